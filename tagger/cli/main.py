@@ -1,0 +1,86 @@
+"""The command line: one module per command family, loaded only when its command is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from tagger import __version__
+from tagger.errors import TaggerError
+
+COMMANDS = {
+    "run": "tagger.cli.run:run",
+    "status": "tagger.cli.run:status",
+    "review": "tagger.cli.review:review",
+    "export": "tagger.cli.export:export",
+    "schema": "tagger.cli.schema:schema",
+    "train": "tagger.cli.train:train",
+    "demo": "tagger.cli.demo:demo",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are needed, so that `--help` stays quick."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="tagger")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Attribute tags for shop catalogues, with confidences a shop can act on.
+
+    \b
+    tagger demo --out demo            draw a small catalogue
+    tagger run demo/manifest.csv      tag it
+    tagger export manifest.tags --format csv
+    """
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code; errors are one sentence unless --debug is given."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = cli.main(args=[a for a in sys.argv[1:] if a != "--debug"], prog_name="tagger", standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("tagger: interrupted", err=True)
+        code = 75
+    except TaggerError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"tagger: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing to say
+        code = 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(
+            f"tagger: internal error: {type(error).__name__}: {error} (run again with --debug and report it)", err=True
+        )
+        code = 70
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Options that several commands share, and how data goes to standard output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable result on standard output.")
+decisions = click.option(
+    "--decisions",
+    metavar="DIR",
+    help="Ledger of what people decided, shared by many runs. Default: OUT/decisions.",
+)
+
+
+def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Put a runnable example at the end of a command's help."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        lines = "\n".join(f"    {line}" for line in text.strip().splitlines())
+        function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n    \b\n    Example:\n{lines}\n"
+        return function
+
+    return add
+
+
+def echo_json(data: object) -> None:
+    """`data` as indented JSON on standard output."""
+    click.echo(json.dumps(data, indent=1, ensure_ascii=False))

@@ -1,0 +1,143 @@
+"""`tagger run` and `tagger status`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from tagger.cli.options import as_json, decisions, echo_json, example
+
+SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
+
+
+@click.command()
+@click.argument("manifest")
+@click.option("--out", metavar="OUT", help="Folder of the results. Default: ./MANIFEST-NAME.tags")
+@click.option("--bundle", metavar="BUNDLE", help="Model to use. Default: the one inside the package.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="Photos per prediction. Default: by device.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads that read photos. Default: one per CPU.")
+@click.option("--shard-size", type=int, default=10_000, show_default=True, help="Rows per part and per commit.")
+@click.option("--limit", type=int, help="Only the first rows of the manifest.")
+@click.option("--min-rows", type=int, default=0, help="Fewer rows than this is a truncated feed: exit 3.")
+@click.option("--keep", multiple=True, metavar="COLUMN", help="Copy a manifest column to manifest_COLUMN. Repeatable.")
+@click.option("--embeddings/--no-embeddings", default=False, help="Store the network's embedding of every photo.")
+@click.option("--target-precision", type=float, metavar="P", help="0.80 to 0.99 in steps of 0.01. Default: 0.95.")
+@click.option("--reuse", metavar="PREVIOUS_OUT", help="Do not infer photos whose bytes this earlier result knows.")
+@click.option(
+    "--reuse-check",
+    type=click.Choice(["bytes", "metadata"]),
+    default="bytes",
+    show_default=True,
+    help="How to know an unchanged photo: read it, or trust equal URI, size and modification time.",
+)
+@decisions
+@click.option("--max-failed", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="More failed: exit 3.")
+@click.option("--max-churn", type=click.FloatRange(0, 1), help="More tags changed against --reuse than this: exit 3.")
+@click.option("--root", metavar="DIR", help="Refuse local photos outside this folder.")
+@as_json
+@example("tagger run manifest.csv --out tags/2026-01-31 --reuse tags/2026-01-30 --decisions decisions")
+def run(as_json: bool, **options: Any) -> None:
+    """Tag every photo of MANIFEST and write the results to OUT.
+
+    MANIFEST is CSV, TSV, JSON Lines or Parquet (also .gz) with the columns item_id and image_uri. A run that was
+    stopped goes on where it was when the same command is given again.
+
+    \b
+    Exit codes: 0 complete, 1 incomplete (run again), 2 usage or bad input, 3 a brake held (too many failures, too
+    much churn, too few rows), 4 another run holds OUT, 70 internal error, 75 interrupted, work kept.
+    """
+    from tagger.tagging.run import Progress, RunOptions, run_tagging, stop_on_signals
+
+    bar = ProgressBar()
+    with stop_on_signals() as stop:
+        try:
+            report = run_tagging(RunOptions(**options), stop, Progress(bar.start, bar.advance))
+        finally:
+            bar.close()
+    if as_json:
+        echo_json({"out": report.out, **report.summary})
+        return
+    if report.already_complete:
+        click.echo(f"{report.out} is complete already; nothing to do.", err=True)
+    click.echo(render_summary(report.out, report.summary))
+
+
+@click.command()
+@click.argument("out")
+@as_json
+@example("tagger status manifest.tags")
+def status(out: str, as_json: bool) -> None:
+    """Say how far a run is, and what came of it."""
+    from tagger.tagging.status import read_status
+
+    state = read_status(out)
+    if as_json:
+        echo_json(state)
+        return
+    click.echo(f"{out}: {state['state']}, {state['rows_committed']:,} rows in {state['shards_committed']} shards")
+    if state["summary"]:
+        click.echo(render_summary(out, state["summary"]))
+
+
+def render_summary(out: str, summary: dict[str, Any]) -> str:
+    """summary.json for a person."""
+    rows = summary["rows"]
+    failed = rows - summary["ok"]
+    lines = [
+        f"{rows:,} rows: {summary['ok']:,} tagged, {failed:,} failed"
+        + (f" ({', '.join(f'{kind} {n:,}' for kind, n in summary['failed'].items())})" if failed else ""),
+        f"{summary['inferred']:,} photos inferred, {summary['reused']:,} rows reused, "
+        f"{summary['seconds']:,.1f} s, {summary['images_per_second']:,.1f} photos per second",
+        f"{summary['needs_review']:,} rows have a tag for a person to look at"
+        + (f" ({summary['needs_review'] / rows:.0%})" if rows else ""),
+    ]
+    flagged = {name: n for name, n in summary["flagged"].items() if n}
+    if flagged:
+        lines.append("  by attribute: " + ", ".join(f"{name} {n:,}" for name, n in flagged.items()))
+    churn = summary["churn"]
+    if churn["compared"]:
+        lines.append(f"{churn['changed']:,} of {churn['compared']:,} tags differ from the previous result")
+    for photo in summary["repeated_photos"]:
+        lines.append(
+            f"one photo stands in {photo['rows']:,} rows (sha256 {photo['image_sha256'][:16]}…): a placeholder?"
+        )
+    lines.append(f"results: {out}/tags, one row per product: {out}/products")
+    return "\n".join(lines)
+
+
+class ProgressBar:
+    """tqdm on a terminal; elsewhere a line every 30 s on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._total = self._done = self._begun_at = 0
+        self._started = self._said = time.monotonic()
+
+    def start(self, total: int, done: int) -> None:
+        """`total` rows, `done` of them committed by an earlier call."""
+        self._total, self._done, self._begun_at = total, done, done
+        self._started = self._said = time.monotonic()
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=done, unit="photo", smoothing=0.05, file=sys.stderr)
+
+    def advance(self, photos: int) -> None:
+        """So many more photos are accounted for."""
+        self._done += photos
+        if self._bar is not None:
+            self._bar.update(photos)
+            return
+        now = time.monotonic()
+        if now - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = now
+            rate = (self._done - self._begun_at) / max(now - self._started, 1e-9)
+            click.echo(f"tagger: {self._done:,} of {self._total:,} photos, {rate:,.1f} per second", err=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

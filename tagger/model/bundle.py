@@ -1,0 +1,197 @@
+"""A bundle: a folder with all that turns photos into tags.
+
+::
+
+    bundle.json          schema, input, network, calibration, checksums, provenance, metrics
+    model.safetensors    the weights, the only copy of them
+    model.onnx           the graph for the CPU; its large tensors point into model.safetensors
+    MODEL_CARD.md        what it was trained on and how right it is
+
+Nothing in a bundle is executable and nothing is pickled. Every file is checked against its sha256 before use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tagger import storage
+from tagger.errors import BundleError, SchemaError
+from tagger.model.confidence import Calibration, digest
+from tagger.model.engine import InputSpec
+from tagger.schema import Schema, schema_from_dict
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+GRAPH = "model.onnx"
+DUMMY = "dummy"
+"""The backbone of a bundle without weights, for tests and benchmarks of everything but the network."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Which network the weights belong to."""
+
+    backbone: str  # timm's name
+    features: int  # length of the embedding
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and checked."""
+
+    folder: str
+    name: str
+    schema: Schema
+    input_spec: InputSpec
+    network: NetworkSpec
+    calibration: Calibration
+    files: dict[str, str] = field(default_factory=dict)  # file name → sha256
+    provenance: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bundle_id(self) -> str:
+        """A digest of weights, preprocessing, attributes and ordered values."""
+        values = [[a.name, list(a.value_names)] for a in self.schema.attributes]
+        return digest([self.files, asdict(self.input_spec), asdict(self.network), values])
+
+    @property
+    def calibration_id(self) -> str:
+        """A digest of temperatures, thresholds and applicability."""
+        return self.calibration.identity(self.schema)
+
+    def file(self, name: str) -> str:
+        """Path of one of the bundle's files; raises `BundleError` where the bundle does not list it."""
+        if name not in self.files:
+            raise BundleError(f"the bundle {self.folder} holds no {name}; export it again with tagger train")
+        return storage.join(self.folder, name)
+
+
+def default_bundle() -> str:
+    """The folder of the bundle inside the package."""
+    return str(resources.files("tagger.model") / "bundles" / "default")
+
+
+def load_bundle(reference: str | None = None) -> Bundle:
+    """Read and check the bundle in the folder `reference` (None: the one inside the package).
+
+    Raises:
+        BundleError: it is missing, damaged, or of a format this version does not know.
+    """
+    folder = reference or default_bundle()
+    path = storage.join(folder, "bundle.json")
+    try:
+        data = json.loads(storage.read_bytes(path, limit=1 << 26))
+    except OSError as error:
+        raise BundleError(f"there is no bundle at {folder}: bundle.json: {storage.reason(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not valid JSON: {error}") from None
+    bundle = _parse(data, folder, path)
+    for name, expected in bundle.files.items():
+        _check_file(folder, name, expected)
+    return bundle
+
+
+def save_bundle(bundle: Bundle, folder: str) -> Bundle:
+    """Write bundle.json beside files that are already in `folder`; checksums are taken from those files."""
+    files = {
+        name: sha256_of(storage.join(folder, name))
+        for name in (WEIGHTS, GRAPH)
+        if storage.exists(storage.join(folder, name))
+    }
+    bundle = replace(bundle, folder=folder, files=files)
+    data = {
+        "format": FORMAT,
+        "name": bundle.name,
+        "bundle_id": bundle.bundle_id,
+        "calibration_id": bundle.calibration_id,
+        "input": asdict(bundle.input_spec),
+        "network": asdict(bundle.network),
+        "files": bundle.files,
+        "metrics": bundle.metrics,
+        "provenance": bundle.provenance,
+        "schema": bundle.schema.to_dict(),
+        "calibration": bundle.calibration.to_dict(),
+    }
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    storage.write_bytes(storage.join(folder, "bundle.json"), text.encode())
+    return bundle
+
+
+def save_dummy_bundle(schema: Schema, folder: str, size: int = 32, calibration: Calibration | None = None) -> Bundle:
+    """A bundle whose scores mean nothing, for tests and benchmarks of everything but the network."""
+    calibration = calibration or Calibration(
+        thresholds={"0.95": {a.name: 0.5 for a in schema.attributes}, "0.90": {a.name: 0.4 for a in schema.attributes}}
+    )
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    bundle = Bundle(folder, DUMMY, schema, InputSpec(size), NetworkSpec(DUMMY, 12), calibration)
+    return save_bundle(bundle, folder)
+
+
+def sha256_of(reference: str) -> str:
+    """sha256 of a file's bytes, hexadecimal."""
+    total = hashlib.sha256()
+    with storage.open_read(reference) as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def _parse(data: Any, folder: str, path: str) -> Bundle:
+    if not isinstance(data, dict) or "format" not in data:
+        raise BundleError(f"{path} is no bundle description: it has no 'format'")
+    if data["format"] != FORMAT:
+        raise BundleError(
+            f"{path} is of bundle format {data['format']!r}, this version of tagger reads format {FORMAT}; "
+            "use the version that made it, or train again"
+        )
+    try:
+        schema = schema_from_dict(data["schema"], path)
+        bundle = Bundle(
+            folder=folder,
+            name=str(data["name"]),
+            schema=schema,
+            input_spec=InputSpec(
+                size=int(data["input"]["size"]),
+                mean=_three(data["input"]["mean"]),
+                std=_three(data["input"]["std"]),
+                version=int(data["input"]["version"]),
+            ),
+            network=NetworkSpec(str(data["network"]["backbone"]), int(data["network"]["features"])),
+            calibration=Calibration.from_dict(data["calibration"]),
+            files={str(name): str(sha256) for name, sha256 in data["files"].items()},
+            provenance=dict(data.get("provenance") or {}),
+            metrics=dict(data.get("metrics") or {}),
+        )
+    except SchemaError as error:
+        raise BundleError(str(error)) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"{path} is damaged: {type(error).__name__} {error}") from None
+    if not 16 <= bundle.input_spec.size <= 1024:
+        raise BundleError(f"{path} is damaged: an input of {bundle.input_spec.size} pixels")
+    if any("/" in name or name.startswith(".") for name in bundle.files):
+        raise BundleError(f"{path} is damaged: it names files outside its folder")
+    return bundle
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def _check_file(folder: str, name: str, expected: str) -> None:
+    path = storage.join(folder, name)
+    try:
+        actual = sha256_of(path)
+    except OSError as error:
+        raise BundleError(f"the bundle {folder} lacks {name}: {storage.reason(error)}") from None
+    if actual != expected:
+        raise BundleError(
+            f"the bundle {folder} is damaged: {name} has the checksum {actual[:12]}…, not {expected[:12]}…; "
+            "install or export it again"
+        )

@@ -1,0 +1,96 @@
+"""The seam between the pipeline and the networks: pixels in, scores out.
+
+Nothing here imports torch or ONNX Runtime; an engine is built inside the worker from a picklable `EngineSpec`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tagger.schema import Schema
+
+
+class Scores(NamedTuple):
+    """What a network says of one batch of photos."""
+
+    logits: npt.NDArray[np.float32]  # (photos, Schema.n_scores), uncalibrated, attributes concatenated
+    embedding: npt.NDArray[np.float32]  # (photos, features)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a photo must look to the network; part of `bundle_id`."""
+
+    size: int  # side of the square in pixels
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of RGB in 0…1, folded into the graph
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    version: int = 1  # of `tagger.source.decode`: raised when the same bytes give other pixels
+
+
+class Engine(Protocol):
+    """One network on one device."""
+
+    input_spec: InputSpec
+    schema: Schema
+    device: str  # for run.json, for example 'cpu (onnxruntime 1.32.0)'
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> Scores:
+        """Scores of `pixels`, shape (photos, size, size, 3), RGB; any number of photos up to the batch size."""
+
+    def close(self) -> None:
+        """Give memory and threads back."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """All that a worker needs to build its engine."""
+
+    bundle: str  # local folder of the bundle
+    device: str  # 'cpu', 'cuda' or 'cuda:N'
+    batch_size: int  # the fixed shape of a batch; smaller ones are padded up to it
+    threads: int  # of the CPU that one prediction may use
+
+    def build(self) -> Engine:
+        """The engine; only the libraries of its own kind are imported.
+
+        Raises:
+            BundleError: the bundle lacks what the device needs.
+            UsageError: the device is not there.
+        """
+        from tagger.model.bundle import load_bundle
+
+        bundle = load_bundle(self.bundle)
+        if bundle.network.backbone == "dummy":
+            return DummyEngine(bundle.schema, bundle.input_spec)
+        if self.device == "cpu":
+            from tagger.model.onnx_engine import OnnxEngine
+
+            return OnnxEngine(bundle, self.batch_size, self.threads)
+        from tagger.model.torch_engine import TorchEngine
+
+        return TorchEngine(bundle, self.device, self.batch_size)
+
+
+class DummyEngine:
+    """Scores from plain arithmetic on the pixels: deterministic, instant and meaningless; for tests and benchmarks."""
+
+    device = "cpu (dummy)"
+
+    def __init__(self, schema: Schema, input_spec: InputSpec) -> None:
+        self.schema = schema
+        self.input_spec = input_spec
+        generator = np.random.default_rng(0)
+        self._projection = generator.normal(size=(12, schema.n_scores)).astype(np.float32)
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> Scores:
+        corners = pixels[:, :: max(1, pixels.shape[1] - 1), :: max(1, pixels.shape[2] - 1)]
+        features = corners.reshape(len(pixels), -1)[:, :12].astype(np.float32) / 255.0
+        logits = (features @ self._projection[: features.shape[1]] * np.float32(4.0)).astype(np.float32)
+        return Scores(logits, features)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,52 @@
+"""The CPU engine: ONNX Runtime on the bundle's graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from tagger.errors import BundleError
+from tagger.model.bundle import GRAPH, Bundle
+from tagger.model.engine import Scores
+
+
+class OnnxEngine:
+    """Predicts batches of one fixed shape; smaller batches are padded, so that scores do not depend on their size."""
+
+    def __init__(self, bundle: Bundle, batch_size: int, threads: int) -> None:
+        """
+        Args:
+            threads: CPU threads of one prediction.
+
+        Raises:
+            BundleError: the bundle has no graph, or the graph does not load.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(bundle.file(GRAPH), options, providers=["CPUExecutionProvider"])
+        except BundleError:
+            raise
+        except Exception as error:  # ONNX Runtime raises its own unrelated types
+            raise BundleError(f"the graph of the bundle {bundle.folder} does not load: {error}") from None
+        self.schema = bundle.schema
+        self.input_spec = bundle.input_spec
+        self.device = f"cpu (onnxruntime {ort.__version__}, {threads} threads)"
+        side = bundle.input_spec.size
+        self._padded = np.zeros((batch_size, side, side, 3), np.uint8)
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> Scores:
+        """Scores of (n, size, size, 3) uint8 RGB, n up to the batch size."""
+        n = len(pixels)
+        if n < len(self._padded):
+            self._padded[:n] = pixels
+            pixels = self._padded
+        logits, embedding = self._session.run(["logits", "embedding"], {"pixels": pixels})
+        return Scores(logits[:n], embedding[:n])
+
+    def close(self) -> None:
+        """Give the session's threads and memory back."""
+        del self._session

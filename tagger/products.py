@@ -1,0 +1,204 @@
+"""Several photos of one item combined into one row.
+
+Scores of an item's photos are averaged in log space (a geometric mean of the probabilities) and decided as one photo's
+are; photos that are each accepted with another value disagree, which sends the tag to review. What a person decided for
+any photo of the item holds for the item.
+
+Rows are spread over buckets on disk by a hash of the item id, so that memory holds one bucket, however many items.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tagger.final import FinalTag, final_tag
+from tagger.ledger import Ledger
+from tagger.model.confidence import ACCEPTED, DECISIONS, NOT_APPLICABLE, REASONS, REVIEW, Calibration, decide
+from tagger.results import ResultStore, RunInfo
+from tagger.schema import Schema
+
+ROWS_PER_BUCKET = 100_000
+_COLUMNS = ("item_id", "status", "image_sha256", "scores")
+
+
+def product_schema(schema: Schema) -> pa.Schema:
+    """The Arrow schema of products/: one row per item_id."""
+    fields = [("item_id", pa.string()), ("n_photos", pa.int32()), ("n_ok", pa.int32())]
+    for attribute in schema.attributes:
+        fields += [
+            (attribute.name, pa.string()),
+            (f"{attribute.name}_confidence", pa.float32()),
+            (f"{attribute.name}_decision", pa.string()),
+            (f"{attribute.name}_disagreement", pa.bool_()),
+        ]
+    fields += [("needs_review", pa.bool_()), ("review_reasons", pa.list_(pa.string()))]
+    return pa.schema(fields)
+
+
+def combine_products(
+    store: ResultStore,
+    info: RunInfo,
+    ledger: Ledger,
+    checkpoint: Callable[[], None] = lambda: None,
+    rows_per_bucket: int = ROWS_PER_BUCKET,
+) -> Iterator[pa.Table]:
+    """The products of all committed rows, one table per bucket; within a bucket in order of first appearance.
+
+    Args:
+        checkpoint: called now and then; whatever it raises ends the work.
+    """
+    rows = sum(committed.rows for committed in store.commits().values())
+    buckets = max(1, -(-rows // rows_per_bucket))
+    if buckets == 1:
+        tables = list(store.parts(_COLUMNS))
+        if tables:
+            yield _combine(pa.concat_tables(tables), info, ledger)
+        return
+    with tempfile.TemporaryDirectory(prefix="tagger-products-") as folder:
+        _spill(store, Path(folder), buckets, checkpoint)
+        for bucket in range(buckets):
+            checkpoint()
+            file = Path(folder) / f"{bucket}.arrow"
+            if file.exists():
+                with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
+                    yield _combine(reader.read_all(), info, ledger)
+                file.unlink()
+
+
+def _spill(store: ResultStore, folder: Path, buckets: int, checkpoint: Callable[[], None]) -> None:
+    """Spread the rows over one Arrow stream per bucket."""
+    writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
+    try:
+        for table in store.parts(_COLUMNS):
+            checkpoint()
+            table = table.select(_COLUMNS).replace_schema_metadata(None)
+            bucket_of = _hash_buckets(table.column("item_id"), buckets)
+            for bucket in np.unique(bucket_of):
+                part = table.take(np.flatnonzero(bucket_of == bucket))
+                if bucket not in writers:
+                    writers[bucket] = pa.ipc.new_stream(str(folder / f"{bucket}.arrow"), part.schema)
+                writers[bucket].write_table(part)
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+
+def _hash_buckets(item_ids: pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int64]:
+    return np.array([zlib.crc32(text.encode()) % buckets for text in item_ids.to_pylist()], np.int64)
+
+
+def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
+    schema = info.schema
+    calibration = Calibration.from_dict(info.calibration)
+    target = info.key.target_precision
+    encoded = table.column("item_id").combine_chunks().dictionary_encode()
+    item_ids = encoded.dictionary.to_pylist()
+    group = encoded.indices.to_numpy()
+    n = len(item_ids)
+    ok = np.asarray(pc.equal(table.column("status"), "ok"))
+    n_photos = np.bincount(group, minlength=n)
+    n_ok = np.bincount(group[ok], minlength=n)
+
+    values = table.column("scores").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    logits = values.reshape(-1, schema.n_scores).astype(np.float32)
+    pooled = np.zeros((n, schema.n_scores), np.float64)
+    np.add.at(pooled, group[ok], _log_probabilities(logits, schema))
+    single = n_ok == 1
+    pooled /= np.maximum(n_ok, 1)[:, None]
+    pooled32 = pooled.astype(np.float32)
+    first_ok = np.full(n, -1)
+    first_ok[group[ok][::-1]] = np.arange(len(logits))[::-1]
+    pooled32[single] = logits[first_ok[single]]  # bit for bit the photo's own scores
+    decided = decide(pooled32, schema, calibration, target)
+    by_photo = decide(logits, schema, calibration, target)
+
+    seen = n_ok > 0
+    reasons: list[list[str]] = [[] for _ in item_ids]
+    columns: dict[str, Any] = {"item_id": item_ids, "n_photos": n_photos, "n_ok": n_ok}
+    for attribute in schema.attributes:
+        name = attribute.name
+        tags, photos = decided[name], by_photo[name]
+        disagreement = _disagree(group[ok], photos.best, photos.decision == ACCEPTED, n)
+        decision = np.where(disagreement & (tags.decision == ACCEPTED), REVIEW, tags.decision)
+        for i in np.flatnonzero(seen & (decision == REVIEW)):
+            why = "disagreement" if disagreement[i] else REASONS[tags.reason[i]]
+            reasons[i].append(f"{name}:{why}")
+        absent = ~seen | (decision == NOT_APPLICABLE)
+        best = np.array(attribute.value_names, dtype=object)[tags.best]
+        columns[name] = [None if absent[i] else best[i] for i in range(n)]
+        columns[f"{name}_confidence"] = [None if absent[i] else float(tags.confidence[i]) for i in range(n)]
+        columns[f"{name}_decision"] = [DECISIONS[decision[i]] if seen[i] else None for i in range(n)]
+        columns[f"{name}_disagreement"] = disagreement.tolist()
+    if ledger:
+        photos_of = _photos_of(table, group, ok, item_ids, ledger)
+        for item, photos_of_item in photos_of.items():
+            _overlay(columns, reasons, item, item_ids[item], photos_of_item, pooled32[item], info, ledger)
+    columns["needs_review"] = [bool(listed) for listed in reasons]
+    columns["review_reasons"] = reasons
+    arrow = product_schema(schema)
+    return pa.table([pa.array(columns[field.name], field.type) for field in arrow], schema=arrow)
+
+
+def _log_probabilities(logits: npt.NDArray[np.float32], schema: Schema) -> npt.NDArray[np.float64]:
+    """Uncalibrated log-probabilities, so that a photo with large logits does not outweigh the others."""
+    result = np.empty(logits.shape, np.float64)
+    for part in schema.slices.values():
+        block = logits[:, part].astype(np.float64)
+        shifted = block - block.max(axis=1, keepdims=True)
+        result[:, part] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+def _disagree(
+    group: npt.NDArray[Any], best: npt.NDArray[np.int64], accepted: npt.NDArray[np.bool_], n: int
+) -> npt.NDArray[np.bool_]:
+    """Items with two photos that are each accepted with another value, (items,)."""
+    low = np.full(n, np.iinfo(np.int64).max)
+    high = np.full(n, -1)
+    np.minimum.at(low, group[accepted], best[accepted])
+    np.maximum.at(high, group[accepted], best[accepted])
+    result: npt.NDArray[np.bool_] = (high >= 0) & (low != high)
+    return result
+
+
+def _photos_of(
+    table: pa.Table, group: npt.NDArray[Any], ok: npt.NDArray[np.bool_], item_ids: Sequence[str], ledger: Ledger
+) -> dict[int, list[str]]:
+    """Item number → sha256 of its photos, for the items that a person decided on."""
+    decided = ledger.items()
+    wanted = np.array([item_id in decided for item_id in item_ids])
+    photos: dict[int, list[str]] = {}
+    sha256 = table.column("image_sha256")
+    for row in np.flatnonzero(ok & wanted[group]):
+        photos.setdefault(int(group[row]), []).append(sha256[int(row)].as_py())
+    return photos
+
+
+def _overlay(
+    columns: dict[str, Any],
+    reasons: list[list[str]],
+    i: int,
+    item_id: str,
+    photos: list[str],
+    logits: npt.NDArray[np.float32],
+    info: RunInfo,
+    ledger: Ledger,
+) -> None:
+    """Lay what people decided over one product."""
+    tags: dict[str, FinalTag] = final_tag(logits, item_id, photos, info, ledger)
+    for name, tag in tags.items():
+        columns[name][i] = tag.value
+        columns[f"{name}_confidence"][i] = tag.confidence
+        columns[f"{name}_decision"][i] = tag.decision
+        reasons[i] = [reason for reason in reasons[i] if not reason.startswith(f"{name}:")]
+        if tag.reason:
+            reasons[i].append(f"{name}:{tag.reason}")

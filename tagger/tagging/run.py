@@ -1,0 +1,402 @@
+"""`tagger run`: a manifest in, OUT complete or an exit code that says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from tagger import __version__, storage
+from tagger.errors import (
+    PASSING_KINDS,
+    BrakeError,
+    IncompleteError,
+    Interrupted,
+    LockedError,
+    RunKeyError,
+    UsageError,
+)
+from tagger.ledger import Ledger
+from tagger.model.bundle import Bundle, load_bundle
+from tagger.model.confidence import target_key
+from tagger.model.engine import EngineSpec
+from tagger.products import combine_products
+from tagger.records import Committed, Shard, ShardFailure
+from tagger.results import ResultStore, RunInfo, RunKey
+from tagger.source.fetch import PhotoSource
+from tagger.source.manifest import EXTENSIONS, Manifest, ManifestScan, plan_shards, scan_manifest
+from tagger.tagging.job import Job, ShardWork, look
+from tagger.tagging.pipeline import tag_shards
+from tagger.tagging.reuse import PreviousRun, own_rows
+
+FAILURES_IN_A_ROW = 3  # shards; after so many the fault is not in the shard
+PLACEHOLDER_SHARE = 0.01  # of all rows with the same bytes: named in the summary
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is asked to do."""
+
+    manifest: str
+    out: str | None = None  # None: beside the manifest, `NAME.tags`
+    bundle: str | None = None  # None: the one inside the package
+    device: str = "auto"
+    batch_size: int | None = None  # None: what suits the device
+    workers: int | None = None  # threads that fetch and decode; None: one per CPU
+    shard_size: int = 10_000  # rows
+    limit: int | None = None  # rows
+    min_rows: int = 0
+    keep: tuple[str, ...] = ()
+    embeddings: bool = False
+    target_precision: float | None = None
+    reuse: str | None = None
+    reuse_check: str = "bytes"
+    decisions: str | None = None  # None: OUT/decisions
+    max_failed: float = 0.05  # share of rows
+    max_churn: float | None = None  # share of compared tags
+    root: str | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run ended, when it ended complete."""
+
+    out: str
+    summary: dict[str, Any]
+    already_complete: bool = False
+
+
+@dataclass
+class Progress:
+    """How far a run is; the command line shows it."""
+
+    start: Callable[[int, int], None] = lambda total, done: None  # rows of the manifest, rows already committed
+    advance: Callable[[int], None] = lambda rows: None
+
+
+def default_out(manifest: str) -> str:
+    """`./manifest.tags` for `…/manifest.csv`, whatever the manifest's folder."""
+    plain = storage.name(manifest).removesuffix(".gz")
+    stem, extension = os.path.splitext(plain)
+    return f"./{stem if extension.lower() in EXTENSIONS else plain}.tags"
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM or the first SIGINT sets; a second SIGINT ends the process as usual."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        stop.set()
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress | None = None) -> RunReport:
+    """Tag every row of a manifest.
+
+    Raises:
+        UsageError: options, manifest, bundle or OUT cannot be used; nothing was changed.
+        BrakeError: OUT is there but `_SUCCESS` is not: too many failures, too much churn, too few rows.
+        LockedError: another live run holds OUT.
+        IncompleteError: some shard could not be finished; the same call goes on.
+        Interrupted: `stop` was set; committed shards are kept.
+    """
+    progress = progress or Progress()
+    started = time.monotonic()
+    _check(options)
+    target = target_key(options.target_precision)
+    manifest = Manifest.open(options.manifest)
+    bundle = load_bundle(options.bundle)
+    out = options.out or default_out(options.manifest)
+    store = ResultStore(out)
+    key = RunKey(
+        manifest_digest=manifest.digest(),
+        bundle_id=bundle.bundle_id,
+        calibration_id=bundle.calibration_id,
+        shard_size=options.shard_size,
+        limit=options.limit,
+        keep=options.keep,
+        embeddings=options.embeddings,
+        target_precision=target,
+        previous_out=options.reuse,
+    )
+    existing = store.read_run()
+    if existing is not None:
+        _check_key(existing.key, key, out)
+        if store.succeeded():
+            return RunReport(out, store.read_summary() or {}, already_complete=True)
+    scan = scan_manifest(manifest, options.shard_size, options.keep, options.limit)
+    if scan.rows < options.min_rows:
+        raise BrakeError(
+            f"{options.manifest} has {scan.rows:,} rows, fewer than --min-rows {options.min_rows:,}: "
+            "a truncated feed? Nothing was tagged"
+        )
+    if stop.is_set():
+        raise Interrupted("interrupted before the first photo; nothing was tagged")
+    with _held(out):
+        job = _job(options, manifest, bundle, key, out)
+        previous = _previous(options, out, bundle, key)
+        if previous is not None and _only_decides_again(previous, key):
+            job = replace(job, decide_again_only=True)
+        decisions = options.decisions or store.default_decisions
+        ledger = Ledger.read(decisions)
+        info = _run_info(options, bundle, key, job, decisions)
+        _begin(store, existing, info)
+        try:
+            _tag(options, store, job, manifest, scan, ledger, previous, stop, progress)
+            store.write_products(combine_products(store, info, ledger, partial(_checkpoint, stop)))
+            summary = _summary(store, scan, started)
+            store.write_summary(summary)
+            _brake(summary, options, out)
+            store.write_success()
+        except OSError as error:
+            reason = storage.reason(error)
+            raise IncompleteError(f"{out} could not be written: {reason}; the same command goes on") from None
+    return RunReport(out, summary)
+
+
+def _check(options: RunOptions) -> None:
+    for name, value in (("--shard-size", options.shard_size), ("--limit", options.limit)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value}: at least 1")
+    if len(set(options.keep)) < len(options.keep):
+        raise UsageError("--keep names a column twice")
+    if options.reuse_check not in ("bytes", "metadata"):
+        raise UsageError(f"--reuse-check {options.reuse_check}: bytes or metadata")
+
+
+def _check_key(existing: RunKey, wanted: RunKey, out: str) -> None:
+    names = existing.differences(wanted)
+    if names:
+        pairs = "; ".join(f"{n}: {getattr(existing, n)} there, {getattr(wanted, n)} now" for n in names)
+        raise RunKeyError(f"{out} belongs to another run ({pairs}); write to a new folder with --out NEW --reuse {out}")
+
+
+@contextlib.contextmanager
+def _held(out: str) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(storage.hold(out))
+        except BlockingIOError:
+            raise LockedError(f"another run is working on {out}; wait for it or choose another --out") from None
+        except OSError as error:
+            raise UsageError(f"cannot write to {out}: {storage.reason(error)}") from None
+        yield
+
+
+def _job(options: RunOptions, manifest: Manifest, bundle: Bundle, key: RunKey, out: str) -> Job:
+    device = _device(options.device)
+    cpus = len(os.sched_getaffinity(0))
+    batch_size = options.batch_size or (16 if device == "cpu" else 256)
+    return Job(
+        out=out,
+        schema=bundle.schema,
+        calibration=bundle.calibration,
+        target=key.target_precision,
+        bundle_id=bundle.bundle_id,
+        calibration_id=bundle.calibration_id,
+        input_spec=bundle.input_spec,
+        engine=EngineSpec(bundle.folder, device, batch_size, threads=cpus),
+        photo_folder=manifest.folder,
+        workers=options.workers or max(2, cpus),
+        keep=options.keep,
+        embeddings=options.embeddings,
+        reuse_by_metadata=options.reuse_check == "metadata",
+    )
+
+
+def _device(wanted: str) -> str:
+    """'auto' is a CUDA device where there is one; looking must not import torch."""
+    if wanted == "auto":
+        return "cuda" if os.path.exists("/dev/nvidia0") and _torch_installed() else "cpu"
+    if wanted != "cpu" and not wanted.startswith("cuda"):
+        raise UsageError(f"--device {wanted}: auto, cpu, cuda or cuda:N")
+    if wanted.startswith("cuda") and not _torch_installed():
+        raise UsageError(f"--device {wanted} needs torch and timm: pip install tagger")
+    return wanted
+
+
+def _torch_installed() -> bool:
+    try:
+        version("torch"), version("timm")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _previous(options: RunOptions, out: str, bundle: Bundle, key: RunKey) -> PreviousRun | None:
+    if options.reuse is None:
+        return None
+    if os.path.abspath(options.reuse) == os.path.abspath(out):
+        raise UsageError(f"--reuse {options.reuse} is the OUT of this very run; name the OUT of an earlier one")
+    return PreviousRun(
+        options.reuse, bundle.bundle_id, bundle.schema, key.embeddings, options.reuse_check == "metadata"
+    )
+
+
+def _only_decides_again(previous: PreviousRun, key: RunKey) -> bool:
+    """Whether calibration or target precision alone differ from the previous run, over the same manifest."""
+    before = previous.info.key
+    return (
+        previous.scores_reusable
+        and before.manifest_digest == key.manifest_digest
+        and (before.calibration_id, before.target_precision) != (key.calibration_id, key.target_precision)
+    )
+
+
+def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, decisions: str) -> RunInfo:
+    versions = {"tagger": __version__, "python": platform.python_version()}
+    for package in ("numpy", "pyarrow", "pillow", "onnxruntime" if job.engine.device == "cpu" else "torch"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return RunInfo(
+        key=key,
+        manifest=options.manifest,
+        bundle=bundle.folder,
+        bundle_name=bundle.name,
+        schema=bundle.schema,
+        calibration=bundle.calibration.to_dict(),
+        decisions=decisions,
+        versions=versions,
+        device=job.engine.device,
+        started_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def _begin(store: ResultStore, existing: RunInfo | None, info: RunInfo) -> None:
+    try:
+        store.remove_success()
+        if existing is None:
+            store.write_run(info)
+    except OSError as error:
+        raise UsageError(f"cannot write to {store.out}: {storage.reason(error)}") from None
+
+
+def _tag(
+    options: RunOptions,
+    store: ResultStore,
+    job: Job,
+    manifest: Manifest,
+    scan: ManifestScan,
+    ledger: Ledger,
+    previous: PreviousRun | None,
+    stop: threading.Event,
+    progress: Progress,
+) -> None:
+    """Bring every shard to its commit; raises `IncompleteError` where some could not be."""
+    commits = {index: c for index, c in store.commits().items() if store.is_whole(c)}
+    done = {i: c for i, c in commits.items() if not PASSING_KINDS & set(c.failed)}
+    store.remove_strays(commits)
+    progress.start(scan.rows, sum(c.rows for c in done.values()))
+    source = PhotoSource(options.root)
+    look_at = partial(look, job=job, fetch=source, probe=source.probe, previous=previous)
+
+    def works(shards: Iterable[Shard]) -> Iterator[ShardWork]:
+        for shard in shards:
+            if shard.index not in done:
+                yield _open_work(job, store, shard, commits.get(shard.index), previous)
+
+    shards = plan_shards(manifest, scan, options.shard_size, options.keep, options.limit)
+    failures: list[ShardFailure] = []
+    in_a_row = 0
+    for result in tag_shards(job, works(shards), look_at, store, ledger, previous, stop, progress.advance):
+        if isinstance(result, Committed):
+            in_a_row = 0
+            continue
+        failures.append(result)
+        in_a_row += 1
+        if in_a_row >= FAILURES_IN_A_ROW:
+            break
+    if failures:
+        raise IncompleteError(
+            f"{failures[0].error} ({len(failures)} shards are missing); run the same command again to go on"
+        )
+
+
+def _open_work(
+    job: Job, store: ResultStore, shard: Shard, committed: Committed | None, previous: PreviousRun | None
+) -> ShardWork:
+    """A shard's work with all that needs no photo filled in."""
+    work = ShardWork(shard, job)
+    if committed is not None:  # rows failed for a passing reason: only those are tried again
+        own = own_rows(store, committed, job.schema, job.embeddings, PASSING_KINDS)
+        work.carry(own, committed.inferred, committed.reused)
+    elif previous is not None and job.decide_again_only:
+        first = shard.items[0].row
+        for row, known in previous.by_row(first, first + len(shard.items)):
+            work.receive(int(work.slot_of_row[row - first]), known)
+    return work
+
+
+def _checkpoint(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Interrupted("interrupted")
+
+
+def _summary(store: ResultStore, scan: ManifestScan, started: float) -> dict[str, Any]:
+    commits = store.commits()
+    if sum(c.rows for c in commits.values()) != scan.rows:
+        raise IncompleteError(f"{store.out} holds fewer rows than the manifest; run the same command again")
+    failed: Counter[str] = Counter()
+    flagged: Counter[str] = Counter()
+    photos: Counter[str] = Counter()
+    for committed in commits.values():
+        failed.update(committed.failed)
+        flagged.update(committed.flagged)
+        photos.update(committed.photos)
+    seconds = time.monotonic() - started
+    inferred = sum(c.inferred for c in commits.values())
+    compared = sum(c.churn_total for c in commits.values())
+    changed = sum(c.churn_changed for c in commits.values())
+    return {
+        "rows": scan.rows,
+        "ok": sum(c.ok for c in commits.values()),
+        "failed": dict(failed.most_common()),
+        "needs_review": sum(c.needs_review for c in commits.values()),
+        "flagged": dict(flagged),
+        "inferred": inferred,
+        "reused": sum(c.reused for c in commits.values()),
+        "churn": {"changed": changed, "compared": compared, "share": round(changed / compared, 6) if compared else 0},
+        "repeated_photos": [
+            {"image_sha256": sha256, "rows": n}
+            for sha256, n in photos.most_common(10)
+            if scan.rows >= 100 and n > PLACEHOLDER_SHARE * scan.rows
+        ],
+        "seconds": round(seconds, 2),
+        "images_per_second": round(inferred / seconds, 2) if seconds else 0.0,
+    }
+
+
+def _brake(summary: dict[str, Any], options: RunOptions, out: str) -> None:
+    n_failed = summary["rows"] - summary["ok"]
+    share = n_failed / summary["rows"]
+    if share > options.max_failed:
+        kinds = ", ".join(f"{kind} {n}" for kind, n in summary["failed"].items())
+        raise BrakeError(
+            f"{n_failed} of {summary['rows']} rows failed ({share:.1%}, above --max-failed {options.max_failed:.1%}: "
+            f"{kinds}); the rows are in {out}, _SUCCESS is not"
+        )
+    churn = summary["churn"]
+    if options.max_churn is not None and churn["share"] > options.max_churn:
+        raise BrakeError(
+            f"{churn['changed']} of {churn['compared']} tags differ from {options.reuse} ({churn['share']:.1%}, above "
+            f"--max-churn {options.max_churn:.1%}); the rows are in {out}, _SUCCESS is not"
+        )

@@ -1,0 +1,261 @@
+"""Labels files and the photos behind them, packed for training.
+
+A labels file is a manifest with one column per attribute and optionally `split`. An empty cell is unknown; `a|b` is
+'one of a, b'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tagger.errors import ImageError, SchemaError, UsageError
+from tagger.schema import Schema
+from tagger.source.decode import decode
+from tagger.source.fetch import Fetcher
+from tagger.source.manifest import Manifest
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """Labels of one or several files, row by row."""
+
+    schema: Schema
+    uris: tuple[str, ...]  # resolved: absolute path or URI
+    item_ids: tuple[str, ...]
+    sources: tuple[str, ...]  # which labels file a row comes from
+    splits: tuple[str, ...]  # train, val, test or '' where the file has no such column
+    allowed: npt.NDArray[np.bool_]  # (photos, n_scores): the values a label leaves possible; all False: unknown
+    groups: tuple[str, ...]  # contributor, brand or the item itself: what may not cross splits
+
+    def __len__(self) -> int:
+        return len(self.uris)
+
+    def select(self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> LabelledPhotos:
+        """The rows that `keep` marks (a mask) or lists (positions)."""
+        array = np.asarray(keep)
+        rows = np.flatnonzero(array) if array.dtype == np.bool_ else array
+        return LabelledPhotos(
+            self.schema,
+            tuple(self.uris[i] for i in rows),
+            tuple(self.item_ids[i] for i in rows),
+            tuple(self.sources[i] for i in rows),
+            tuple(self.splits[i] for i in rows),
+            self.allowed[rows],
+            tuple(self.groups[i] for i in rows),
+        )
+
+    def in_split(self, split: str) -> LabelledPhotos:
+        return self.select(np.array([s == split for s in self.splits], dtype=bool))
+
+
+def read_labels(files: Sequence[str], schema: Schema, group_columns: Sequence[str] = ()) -> LabelledPhotos:
+    """All rows of `files`; attributes without a column are unknown everywhere.
+
+    Args:
+        group_columns: the first of these columns that a file has names the row's group; without one every item is
+            its own group.
+
+    Raises:
+        ManifestError: a file cannot be read.
+        SchemaError: a cell holds a value its attribute does not have; the text names file, line and column.
+        UsageError: no file has a column for any attribute, or a split is none of train, val, test.
+    """
+    uris, ids, sources, splits, groups, masks = [], [], [], [], [], []
+    for file in files:
+        manifest = Manifest.open(file)
+        columns = [a.name for a in schema.attributes if a.name in manifest.columns]
+        if not columns:
+            raise UsageError(
+                f"{file} has no column of the schema {schema.name}: "
+                f"expected some of {', '.join(schema.by_name)}, found {', '.join(manifest.columns)}"
+            )
+        group_column = next((c for c in group_columns if c in manifest.columns), None)
+        extra = [c for c in ("split", group_column) if c and c in manifest.columns]
+        for item in manifest.items(keep=tuple(columns + extra)):
+            cells = dict(zip(columns + extra, item.extra, strict=True))
+            split = cells.get("split") or ""
+            if split not in (*SPLITS, ""):
+                raise UsageError(f"{file}, row {item.row + 1}: the split {split!r} is none of train, val, test")
+            mask = np.zeros(schema.n_scores, dtype=bool)
+            for column in columns:
+                _mark(mask, schema, column, cells[column] or "", f"{file}, row {item.row + 1}")
+            uris.append(manifest.resolve(item.image_uri))
+            ids.append(item.item_id)
+            sources.append(file)
+            splits.append(split)
+            groups.append(f"{file}\x1f{cells.get(group_column or '') or item.item_id}")
+            masks.append(mask)
+    allowed = np.stack(masks) if masks else np.zeros((0, schema.n_scores), dtype=bool)
+    return LabelledPhotos(schema, tuple(uris), tuple(ids), tuple(sources), tuple(splits), allowed, tuple(groups))
+
+
+def _mark(mask: npt.NDArray[np.bool_], schema: Schema, column: str, cell: str, where: str) -> None:
+    attribute = schema.by_name[column]
+    start = schema.slices[column].start
+    for value in filter(None, (part.strip() for part in cell.split("|"))):
+        try:
+            mask[start + attribute.index(value)] = True
+        except SchemaError as error:
+            raise SchemaError(f"{where}: {error}") from None
+
+
+@dataclass(frozen=True)
+class PhotoPack:
+    """Photos decoded once: squares of uint8 RGB in one file, read through a memory map."""
+
+    pixels: npt.NDArray[np.uint8]  # (photos, size, size, 3)
+    opened: npt.NDArray[np.bool_]  # (photos,): False where the photo could not be read
+    failures: tuple[tuple[str, str], ...]  # (uri, error) of those
+
+
+def pack_photos(
+    photos: LabelledPhotos,
+    fetch: Fetcher,
+    folder: Path,
+    size: int,
+    workers: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> PhotoPack:
+    """Decode every photo once to `size` × `size` in `folder`; a pack of the same photos is taken up again."""
+    digest = hashlib.sha256(json.dumps([size, photos.uris]).encode()).hexdigest()[:16]
+    data_file, index_file = folder / f"photos-{digest}.uint8", folder / f"photos-{digest}.json"
+    shape = (len(photos), size, size, 3)
+    if not index_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = data_file.with_suffix(".unfinished")
+        pixels = np.memmap(unfinished, np.uint8, "w+", shape=shape)
+        failures: dict[int, str] = {}
+
+        def one(i: int) -> None:
+            try:
+                pixels[i] = decode(fetch(photos.uris[i]).data, size).pixels
+            except ImageError as error:
+                failures[i] = str(error)
+
+        with ThreadPoolExecutor(workers) as pool:
+            for done, _ in enumerate(pool.map(one, range(len(photos))), 1):
+                progress(done)
+        pixels.flush()
+        del pixels
+        os.replace(unfinished, data_file)
+        index_file.write_text(json.dumps({"failures": [[i, failures[i]] for i in sorted(failures)]}))
+    failed = json.loads(index_file.read_text())["failures"]
+    opened = np.ones(len(photos), dtype=bool)
+    opened[[i for i, _ in failed]] = False
+    mapped = np.memmap(data_file, np.uint8, "r", shape=shape)
+    return PhotoPack(mapped, opened, tuple((photos.uris[i], text) for i, text in failed))
+
+
+def value_counts(photos: LabelledPhotos) -> dict[str, Counter[str]]:
+    """How many rows are labelled with exactly each value, by attribute; partial labels count nowhere."""
+    counts: dict[str, Counter[str]] = {}
+    for attribute in photos.schema.attributes:
+        mask = photos.allowed[:, photos.schema.slices[attribute.name]]
+        single = mask[mask.sum(1) == 1]
+        counts[attribute.name] = Counter(dict(zip(attribute.value_names, single.sum(0).tolist(), strict=True)))
+    return counts
+
+
+def sampling_weights(photos: LabelledPhotos, threshold: float) -> npt.NDArray[np.float64]:
+    """Chance of each photo to be drawn: sources weigh the same, photos with rare values more.
+
+    Within a source a photo weighs the largest of max(1, sqrt(threshold / share)) over the values it is labelled
+    with, `share` being the value's part of the source's photos with that attribute known: repeat-factor sampling
+    (Gupta, Dollár, Girshick 2019, LVIS, section 5.3).
+    """
+    weights = np.ones(len(photos))
+    sources = np.array(photos.sources)
+    for source in sorted(set(photos.sources)):
+        rows = np.flatnonzero(sources == source)
+        for part in photos.schema.slices.values():
+            mask = photos.allowed[rows, part]
+            single = mask & (mask.sum(1, keepdims=True) == 1)
+            share = single.sum(0) / max(1, int(mask.any(1).sum()))
+            factor = np.sqrt(threshold / np.maximum(share, 1e-4)).clip(1.0, 4.0)
+            weights[rows] = np.maximum(weights[rows], np.where(single, factor, 1.0).max(1))
+        weights[rows] /= weights[rows].sum()
+    weights /= weights.sum()
+    return weights
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Changes of a photo that leave every attribute true: no hue, no saturation, no vertical flip."""
+
+    scale: tuple[float, float] = (0.55, 1.15)  # side of the crop as a share of the photo's side; above 1 pads
+    aspect: tuple[float, float] = (0.85, 1.18)  # further stretch of the crop
+    squash: float = 0.75  # half of the photos are squeezed or stretched by up to this: shops squash 3:4 to 1:1
+    brightness: float = 0.12
+
+
+def augment(
+    pixels: npt.NDArray[np.uint8], size: int, plan: Augmentation, generator: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """A random padded crop of a square photo, (side, side, 3) → (size, size, 3)."""
+    side = pixels.shape[0]
+    squash = generator.uniform(plan.squash, 1.0) if generator.random() < 0.5 else 1.0
+    ratio = np.exp(generator.uniform(np.log(plan.aspect[0]), np.log(plan.aspect[1])))
+    ratio = ratio / squash if generator.random() < 0.65 else ratio * squash
+    area = generator.uniform(*plan.scale)
+    width, height = side * area * np.sqrt(ratio), side * area / np.sqrt(ratio)
+    border = int(np.ceil(max(0.0, max(width, height) - side) / 2 + 0.08 * side))
+    left = generator.uniform(*sorted((-0.05 * side, side * 1.05 - width)))
+    top = generator.uniform(*sorted((-0.05 * side, side * 1.05 - height)))
+    padded = np.pad(pixels, ((border, border), (border, border), (0, 0)), constant_values=255)
+    limit = padded.shape[0]
+    box = (
+        float(np.clip(left + border, 0, limit - 2)),
+        float(np.clip(top + border, 0, limit - 2)),
+        float(np.clip(left + border + width, 2, limit)),
+        float(np.clip(top + border + height, 2, limit)),
+    )
+    resample = Image.Resampling.BICUBIC if generator.random() < 0.7 else Image.Resampling.BILINEAR
+    image = Image.fromarray(padded).resize((size, size), resample, box=box)
+    if generator.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    result = np.asarray(image)
+    if plan.brightness:
+        gain = generator.uniform(1 - plan.brightness, 1 + plan.brightness)
+        result = np.clip(result * gain, 0, 255).astype(np.uint8)
+    return result
+
+
+def fit_square(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """A packed photo at the served size, without augmentation."""
+    if pixels.shape[0] == size:
+        return np.asarray(pixels)
+    return np.asarray(Image.fromarray(np.asarray(pixels)).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def prefetch(
+    tasks: Iterator[Callable[[], npt.NDArray[np.uint8]]], batch: int, workers: int
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Batches of the tasks' results in order, made ahead by threads; the last batch may be smaller."""
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: list[list[object]] = []
+
+        def fill() -> None:
+            while len(ahead) < 3:
+                futures: list[object] = [pool.submit(task) for _, task in zip(range(batch), tasks, strict=False)]
+                if not futures:
+                    return
+                ahead.append(futures)
+
+        fill()
+        while ahead:
+            futures = ahead.pop(0)
+            fill()
+            yield np.stack([future.result() for future in futures])  # type: ignore[attr-defined]
