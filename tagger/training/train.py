@@ -228,7 +228,11 @@ def predict_pack(
 
 
 def load_weights(net: AttributeNet, file: Path) -> None:
-    """Take over a backbone (timm's parameter names) or a whole network; heads of other shapes start anew."""
+    """Take over a backbone (timm's parameter names) or a whole network; heads of other shapes start anew.
+
+    Raises:
+        UsageError: the file holds another backbone.
+    """
     tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
     own = net.state_dict()
     if not any(name.startswith("backbone.") for name in tensors):

@@ -1,0 +1,102 @@
+"""`tagger train`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tagger.cli.options import example
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tagger.training.data import LabelledPhotos
+
+
+@click.command()
+@click.argument("labels", nargs=-1, required=True)
+@click.option("--out", required=True, metavar="BUNDLE", help="Folder of the new bundle.")
+@click.option("--schema", "schema_name", default="apparel", show_default=True, help="Shipped schema or YAML file.")
+@click.option("--init", default="default", show_default=True, help="default, imagenet, or a safetensors file.")
+@click.option("--name", help="Name of the bundle. Default: the folder's.")
+@click.option("--backbone", default="tf_efficientnet_lite0", show_default=True, help="Any EfficientNet that timm has.")
+@click.option("--stages", default="10@128,8@176,4@224", show_default=True, help="epochs@pixels, served size last.")
+@click.option("--batch-size", type=click.IntRange(2, 4096), default=64, show_default=True, help="Photos per step.")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    default=("contributor", "brand"),
+    show_default=True,
+    help="Column whose values must not cross splits. Repeatable; the first one a file has counts.",
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="bf16: mixed precision, quicker on a GPU and on CPUs with AVX512-BF16.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Threads that read photos.")
+@example("tagger train labels.csv --out my-bundle")
+def train(labels: tuple[str, ...], **options: Any) -> None:
+    """Fine-tune a network on LABELS and write a bundle with calibrated confidences.
+
+    LABELS are manifests with one column per attribute of the schema and a column split (train, val, test). The
+    network is fitted on train and calibrated on val; rows of the split test are left alone. A training that was
+    stopped goes on from its last epoch when the same command is given again; its checkpoints and curve lie in
+    BUNDLE.work.
+    """
+    from tagger.training.recipe import Recipe, train_bundle
+
+    recipe = Recipe(labels=labels, command=shlex.join(["tagger", *sys.argv[1:]]), **options)
+    bundle, lines = train_bundle(recipe, score_photos, show_progress())
+    for line in lines:
+        click.echo(line, err=True)
+    click.echo(f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {recipe.out}")
+
+
+def score_photos(
+    bundle: str, photos: LabelledPhotos, work: str
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Scores of labelled photos by the one inference loop: a run over them in `work`."""
+    from tagger import storage
+    from tagger.model.bundle import load_bundle
+    from tagger.tagging.run import RunOptions, run_tagging
+    from tagger.training.evaluate import read_scores, write_split_manifest
+
+    manifest = storage.join(work, "score.csv")
+    write_split_manifest(photos, manifest)
+    out = storage.join(work, f"score-{load_bundle(bundle).bundle_id}.tags")
+    run_tagging(RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0), threading.Event())
+    return read_scores(out, photos)
+
+
+def show_progress() -> Callable[[str, int, int], None]:
+    """tqdm on a terminal, a line every 30 s elsewhere; called with a text, what is done and the total."""
+    import time
+
+    from tqdm import tqdm
+
+    state: dict[str, Any] = {"bar": None, "text": "", "said": time.monotonic()}
+
+    def show(text: str, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            if state["text"] != text:
+                if state["bar"] is not None:
+                    state["bar"].close()
+                state["bar"], state["text"] = tqdm(total=total, desc=text, unit="photo", file=sys.stderr), text
+            state["bar"].update(done - state["bar"].n)
+        elif time.monotonic() - state["said"] > 30:
+            state["said"] = time.monotonic()
+            click.echo(f"tagger: {text}: {done:,} of {total:,}", err=True)
+
+    return show
