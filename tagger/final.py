@@ -1,36 +1,34 @@
 """Final values: a person's word over the model's.
 
 `tags/` keeps what the model said. Everything that shows or hands on values (products, review, export, map) lays the
-ledger over it with the functions here. When a person set the attribute that others hang on, those are derived again
-from the stored scores.
+ledger over it with the functions here. Where a person set the attribute that others hang on, or ruled values of it
+out, those others are derived again from the stored scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from tagger.ledger import Ledger, Verdict
 from tagger.model.confidence import (
-    ACCEPTED,
     CONFIDENCE_DECIMALS,
-    DECISIONS,
     LOW_CONFIDENCE,
-    NO_REASON,
+    MIN_APPLIES,
     NO_THRESHOLD,
-    NOT_APPLICABLE,
     REASONS,
-    REVIEW,
-    AttributeDecisions,
     Calibration,
-    decide,
+    applies,
     probabilities,
 )
-from tagger.results import RunInfo
+from tagger.results import ResultStore, RunInfo
 from tagger.schema import Attribute
+
+DISAGREEMENT = "disagreement"
+PHOTO_CHANGED = "photo_changed"
 
 
 @dataclass(frozen=True)
@@ -38,86 +36,168 @@ class FinalTag:
     """What holds of one attribute for one photo or product."""
 
     value: str | None  # None: not applicable
-    confidence: float | None  # of the model in `value`; None where not applicable
+    confidence: float | None  # of the model in `value`; None where it is not applicable or unknown to the model
     decision: str  # accepted, review or not_applicable
-    reason: str  # why it is in review, else ''
+    reasons: tuple[str, ...]  # why it is in review, else empty
     human: bool  # a person's word
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A photo or a product whose final tags are asked for."""
+
+    item_id: str
+    photos: Sequence[str]  # sha256 of the photo, or of all photos of the product
+    doubts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # ^ attribute → reasons to have a person look, besides the model's own doubt
+
+
+def ledger_folder(store: ResultStore, info: RunInfo, wanted: str | None = None) -> str:
+    """Where the decisions on an OUT lie: `wanted`, else the folder that its run read, else OUT/decisions."""
+    return wanted or info.decisions or store.default_decisions
+
+
+def stored_doubts(
+    item_id: str, image_sha256: str, review_reasons: Sequence[str], info: RunInfo, ledger: Ledger
+) -> dict[str, list[str]]:
+    """What sends a photo's tags to review besides its scores: attribute → reasons, from its row in `tags/`.
+
+    A reason without an attribute is said of the whole photo. `photo_changed` ends with a decision on these bytes; where
+    it was only passed on from the attribute that this one hangs on, it is derived again.
+    """
+    doubts: dict[str, list[str]] = {}
+    for text in review_reasons:
+        name, _, reason = text.rpartition(":")
+        settled = reason == PHOTO_CHANGED and not ledger.decided_elsewhere(item_id, image_sha256, name)
+        if reason not in REASONS and not settled:
+            for attribute in [name] if name else info.schema.by_name:
+                doubts.setdefault(attribute, []).append(reason)
+    return doubts
 
 
 def verdict_of(ledger: Ledger, item_id: str, photos: Sequence[str], attribute: str) -> Verdict | None:
     """What people say of an item's attribute: the word on the photo that was decided last, rejections of all."""
-    last = ledger.last_photo(item_id, attribute)
-    found = [v for sha256 in photos if (v := ledger.verdict(item_id, sha256, attribute)) is not None]
+    decided = [sha256 for sha256 in ledger.photos(item_id, attribute) if sha256 in photos]
+    found = [v for sha256 in reversed(decided) if (v := ledger.verdict(item_id, sha256, attribute)) is not None]
     if not found:
         return None
-    rejected = frozenset().union(*(v.rejected for v in found))
-    newest = ledger.verdict(item_id, last, attribute) if last is not None and last in photos else None
-    chosen = newest if newest is not None and newest.action else next((v for v in found if v.action), found[0])
+    chosen = next((verdict for verdict in found if verdict.action), found[0])
+    rejected = frozenset[str]().union(*(verdict.rejected for verdict in found))
     return Verdict(chosen.action, chosen.value, rejected - {chosen.value or ""})
 
 
-def final_tag(
-    logits: npt.NDArray[np.float32], item_id: str, photos: Sequence[str], info: RunInfo, ledger: Ledger
-) -> dict[str, FinalTag]:
-    """The final value of every attribute.
+@dataclass(frozen=True)
+class _Scored:
+    """What the model says of one attribute of a batch of n subjects."""
+
+    attribute: Attribute
+    parent: Attribute | None
+    p: npt.NDArray[np.float64]  # (n, values), P(value | applies)
+    p_applies: npt.NDArray[np.float64] | None  # (n,); None: it always applies
+    threshold: float | None
+    vetoed: Sequence[str]
+
+
+def final_tags(
+    logits: npt.NDArray[np.float32], subjects: Sequence[Subject], info: RunInfo, ledger: Ledger
+) -> list[dict[str, FinalTag]]:
+    """The final value of every attribute of every subject.
 
     Args:
-        logits: uncalibrated scores of the photo, or pooled scores of the product, (n_scores,).
-        photos: sha256 of the photo, or of all photos of the product.
+        logits: uncalibrated scores of the photos, or pooled scores of the products, (len(subjects), n_scores).
     """
-    schema, calibration = info.schema, Calibration.from_dict(info.calibration)
-    by_model = decide(logits[None], schema, calibration, info.key.target_precision)
-    chances = probabilities(logits[None], schema, calibration)
+    schema, target = info.schema, info.key.target_precision
+    calibration = Calibration.from_dict(info.calibration)
+    chances = probabilities(logits, schema, calibration)
+    scored = [
+        _Scored(
+            attribute=attribute,
+            parent=schema.by_name[attribute.parent] if attribute.parent is not None else None,
+            p=chances[attribute.name],
+            p_applies=applies(attribute, chances, schema),
+            threshold=calibration.thresholds.get(target, {}).get(attribute.name),
+            vetoed=calibration.vetoed.get(target, {}).get(attribute.name, ()),
+        )
+        for attribute in schema.attributes
+    ]
+    return [_final(i, subject, scored, ledger) for i, subject in enumerate(subjects)]
+
+
+def _final(i: int, subject: Subject, scored: Sequence[_Scored], ledger: Ledger) -> dict[str, FinalTag]:
     result: dict[str, FinalTag] = {}
-    for attribute in schema.attributes:
-        name = attribute.name
-        verdict = verdict_of(ledger, item_id, photos, name)
-        parent = result.get(attribute.parent or "")
-        p = chances[name][0]
+    possible: dict[str, npt.NDArray[np.float64]] = {}  # P(value) where people ruled values out
+    for of in scored:
+        name = of.attribute.name
+        verdict = verdict_of(ledger, subject.item_id, subject.photos, name)
+        parent = result.get(of.parent.name) if of.parent is not None else None
+        if verdict is not None and verdict.rejected:
+            possible[name] = _without(of, i, verdict.rejected)
         if verdict is not None and verdict.action == "set":
-            confidence = float(p[attribute.index(verdict.value)]) if verdict.value in attribute.value_names else 0.0
-            result[name] = FinalTag(verdict.value, round(confidence, CONFIDENCE_DECIMALS), "accepted", "", True)
+            result[name] = FinalTag(verdict.value, _own_confidence(of, i, verdict.value), "accepted", (), True)
         elif verdict is not None and verdict.action == "not_applicable":
-            result[name] = FinalTag(None, None, "not_applicable", "", True)
-        elif parent is not None and parent.human and parent.value not in attribute.parent_values:
-            result[name] = FinalTag(None, None, "not_applicable", "", False)
+            result[name] = FinalTag(None, None, "not_applicable", (), True)
         else:
-            result[name] = _model_tag(attribute, by_model[name], p, parent, verdict, info, calibration)
+            p_parent = possible.get(of.parent.name) if of.parent is not None else None
+            p_applies = _p_applies(of, i, parent, p_parent)
+            tag = _model_tag(of, i, p_applies, verdict.rejected if verdict is not None else frozenset())
+            result[name] = _with_doubts(tag, parent, subject.doubts.get(name, ()))
     return result
 
 
-def _model_tag(
-    attribute: Attribute,
-    tags: AttributeDecisions,
-    p: npt.NDArray[np.float64],
-    parent: FinalTag | None,
-    verdict: Verdict | None,
-    info: RunInfo,
-    calibration: Calibration,
-) -> FinalTag:
-    """The model's word, with P(applies) = 1 under a parent that a person set, and without rejected values."""
-    decision, reason = int(tags.decision[0]), int(tags.reason[0])
-    best, confidence = int(tags.best[0]), float(tags.confidence[0])
-    rejected = verdict.rejected if verdict is not None else frozenset()
-    best_rejected = attribute.value_names[best] in rejected
-    parent_is_set = parent is not None and parent.human
-    if parent_is_set or (best_rejected and decision != NOT_APPLICABLE):
-        p_applies = 1.0 if parent_is_set or p[best] == 0 else confidence / float(p[best])
-        allowed = [i for i, value in enumerate(attribute.value_names) if value not in rejected]
-        if not allowed:
-            return FinalTag(None, None, "not_applicable", "", False)
-        best = max(allowed, key=lambda i: float(p[i]))
-        confidence = round(float(p[best]) * p_applies, CONFIDENCE_DECIMALS)
-        threshold = calibration.thresholds.get(info.key.target_precision, {}).get(attribute.name)
-        vetoed = calibration.vetoed.get(info.key.target_precision, {}).get(attribute.name, ())
-        if threshold is None or attribute.value_names[best] in vetoed:
-            decision, reason = REVIEW, NO_THRESHOLD
-        elif best_rejected or confidence < round(threshold, CONFIDENCE_DECIMALS):
-            decision, reason = REVIEW, LOW_CONFIDENCE
-        else:
-            decision, reason = ACCEPTED, NO_REASON
-    if decision == NOT_APPLICABLE:
-        return FinalTag(None, None, "not_applicable", "", False)
-    if decision == ACCEPTED and parent is not None and parent.decision == "review":
-        decision, reason = REVIEW, LOW_CONFIDENCE
-    return FinalTag(attribute.value_names[best], confidence, DECISIONS[decision], REASONS[reason], False)
+def _own_confidence(of: _Scored, i: int, value: str | None) -> float | None:
+    """The model's own probability of a value that a person chose."""
+    if value not in of.attribute.value_names:
+        return None
+    p = float(of.p[i, of.attribute.index(value)])
+    return round(p if of.p_applies is None else p * float(of.p_applies[i]), CONFIDENCE_DECIMALS)
+
+
+def _without(of: _Scored, i: int, rejected: frozenset[str]) -> npt.NDArray[np.float64]:
+    """P(value | applies) once `rejected` values are known to be wrong, (values,)."""
+    left: npt.NDArray[np.float64] = of.p[i] * [value not in rejected for value in of.attribute.value_names]
+    left /= max(float(left.sum()), np.finfo(np.float64).tiny)
+    return left
+
+
+def _model_tag(of: _Scored, i: int, p_applies: float, rejected: frozenset[str]) -> FinalTag:
+    """The model's word without the `rejected` values."""
+    names = of.attribute.value_names
+    if p_applies < MIN_APPLIES:
+        return FinalTag(None, None, "not_applicable", (), False)
+    allowed = [k for k, value in enumerate(names) if value not in rejected]
+    if not allowed:  # people ruled out all that it could be
+        return FinalTag(None, None, "not_applicable", (), True)
+    best = max(allowed, key=lambda k: float(of.p[i, k]))
+    confidence = float(np.round(of.p[i, best] * p_applies, CONFIDENCE_DECIMALS))
+    if of.threshold is None or names[best] in of.vetoed:
+        reason = NO_THRESHOLD
+    elif confidence < round(of.threshold, CONFIDENCE_DECIMALS) or names[int(of.p[i].argmax())] in rejected:
+        reason = LOW_CONFIDENCE
+    else:
+        return FinalTag(names[best], confidence, "accepted", (), False)
+    return FinalTag(names[best], confidence, "review", (REASONS[reason],), False)
+
+
+def _p_applies(of: _Scored, i: int, parent: FinalTag | None, p_parent: npt.NDArray[np.float64] | None) -> float:
+    """P(applies): certain where a person set the attribute that this one hangs on.
+
+    Args:
+        p_parent: P(value) of that attribute where people ruled values out, (values,).
+    """
+    if of.parent is None or of.p_applies is None or parent is None:
+        return 1.0
+    if parent.human:
+        return float(parent.value in of.attribute.parent_values)
+    if p_parent is None:
+        return float(of.p_applies[i])
+    return float(p_parent[[of.parent.index(value) for value in of.attribute.parent_values]].sum())
+
+
+def _with_doubts(tag: FinalTag, parent: FinalTag | None, doubts: Sequence[str]) -> FinalTag:
+    """`tag` in review for further reasons, or because what it hangs on is in review."""
+    if tag.value is None:
+        return tag
+    reasons = (*tag.reasons, *doubts)
+    if not reasons and parent is not None and parent.decision == "review":
+        reasons = (REASONS[LOW_CONFIDENCE],)
+    return replace(tag, decision="review" if reasons else "accepted", reasons=reasons)

@@ -10,23 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 from tagger import storage
 from tagger.errors import DecisionsError
 
 ACTIONS = ("set", "reject", "not_applicable", "clear")
 _FILE = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{12}\.jsonl")
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
+_STAMP_LENGTH = 23
 
 
 @dataclass(frozen=True)
 class Decision:
     """One word of one person about one attribute of one photo."""
 
-    decision_id: str  # digest of everything else but decided_at: applying a file twice changes nothing
+    decision_id: str  # digest of what the file says: applying it twice changes nothing
     item_id: str
     image_sha256: str
     attribute: str
@@ -55,15 +57,15 @@ class Verdict(NamedTuple):
 
 
 class Ledger:
-    """All decisions of one folder, in the order in which they were applied."""
+    """All decisions of one folder, in the order in which they were applied; it does not change once it is read."""
 
     def __init__(self, decisions: Iterable[Decision]) -> None:
         self.ids: set[str] = set()
         self._verdicts: dict[TagKey, Verdict] = {}
-        self._photos: dict[tuple[str, str], list[str]] = {}  # (item_id, attribute) → sha256 of decided photos
-        self.count = 0
+        self._photos: dict[tuple[str, str], list[str]] = {}  # (item_id, attribute) → sha256, last decided last
         for decision in decisions:
             self._add(decision)
+        self._items = frozenset(item_id for item_id, _ in self._photos)
 
     @classmethod
     def read(cls, folder: str) -> Ledger:
@@ -74,39 +76,44 @@ class Ledger:
         if decision.decision_id in self.ids:
             return
         self.ids.add(decision.decision_id)
-        self.count += 1
         key = TagKey(decision.item_id, decision.image_sha256, decision.attribute)
-        before = self._verdicts.get(key, Verdict(None, None, frozenset()))
-        if decision.action == "clear":
+        photos = self._photos.setdefault((decision.item_id, decision.attribute), [])
+        if decision.image_sha256 in photos:
+            photos.remove(decision.image_sha256)
+        if decision.action == "clear":  # as if nobody had ever said a word
             self._verdicts.pop(key, None)
+            if not photos:
+                del self._photos[decision.item_id, decision.attribute]
             return
+        photos.append(decision.image_sha256)
+        before = self._verdicts.get(key, Verdict(None, None, frozenset()))
         if decision.action == "reject":
             kept = before if before.value != decision.value else before._replace(action=None, value=None)
             after = kept._replace(rejected=kept.rejected | {decision.value or ""})
         else:
             after = Verdict(decision.action, decision.value, before.rejected - {decision.value or ""})
         self._verdicts[key] = after
-        photos = self._photos.setdefault((decision.item_id, decision.attribute), [])
-        if decision.image_sha256 in photos:
-            photos.remove(decision.image_sha256)
-        photos.append(decision.image_sha256)
 
     def verdict(self, item_id: str, image_sha256: str, attribute: str) -> Verdict | None:
         """What people say of one tag, or None."""
         return self._verdicts.get(TagKey(item_id, image_sha256, attribute))
 
+    def photos(self, item_id: str, attribute: str) -> Sequence[str]:
+        """sha256 of the item's photos on which a decision about `attribute` holds, the last decided one last."""
+        return self._photos.get((item_id, attribute), ())
+
+    def photo_changed(self, item_id: str, photos: Collection[str], attribute: str) -> bool:
+        """Whether people decided this attribute of the item, but on none of the `photos` that it has now."""
+        decided = self.photos(item_id, attribute)
+        return bool(decided) and not any(sha256 in photos for sha256 in decided)
+
     def decided_elsewhere(self, item_id: str, image_sha256: str, attribute: str) -> bool:
         """Whether a person decided this attribute for other bytes of the item, and not for these."""
-        return (item_id, attribute) in self._photos and self.verdict(item_id, image_sha256, attribute) is None
+        return self.photo_changed(item_id, (image_sha256,), attribute)
 
-    def last_photo(self, item_id: str, attribute: str) -> str | None:
-        """sha256 of the item's photo that was decided last."""
-        photos = self._photos.get((item_id, attribute))
-        return photos[-1] if photos else None
-
-    def items(self) -> set[str]:
-        """The item ids that a person ever decided on."""
-        return {item_id for item_id, _ in self._photos}
+    def items(self) -> frozenset[str]:
+        """The items on which a decision holds."""
+        return self._items
 
     def verdicts(self) -> Mapping[TagKey, Verdict]:
         """Every tag on which a decision holds."""
@@ -116,9 +123,9 @@ class Ledger:
         return bool(self._photos)
 
 
-def decision_id(fields: Sequence[str | None]) -> str:
+def decision_id(content: Sequence[str | None]) -> str:
     """The digest that names a decision."""
-    return hashlib.sha256(json.dumps(list(fields), ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(list(content), ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:24]
 
 
 def ledger_files(folder: str) -> list[str]:
@@ -133,21 +140,42 @@ def append(folder: str, decisions: Sequence[Decision], now: datetime | None = No
     """
     if not decisions:
         return None
-    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S.%fZ")
+    moment = (now or datetime.now(UTC)).astimezone(UTC)
     existing = ledger_files(folder)
-    if existing and stamp <= existing[-1][:23]:
-        last = datetime.strptime(existing[-1][:23], "%Y%m%dT%H%M%S.%fZ").timestamp()
-        stamp = datetime.fromtimestamp(last + 1e-5).strftime("%Y%m%dT%H%M%S.%fZ")
+    if existing:
+        last = datetime.strptime(existing[-1][:_STAMP_LENGTH], _STAMP).replace(tzinfo=UTC)
+        moment = max(moment, last + timedelta(microseconds=1))
     text = "".join(json.dumps(asdict(decision), ensure_ascii=False) + "\n" for decision in decisions)
     data = text.encode("utf-8", "replace")
-    name = f"{stamp}-{hashlib.sha256(data).hexdigest()[:12]}.jsonl"
+    name = f"{moment.strftime(_STAMP)}-{hashlib.sha256(data).hexdigest()[:12]}.jsonl"
     storage.write_bytes(storage.join(folder, name), data)
     return name
 
 
+_FIELDS = tuple(field.name for field in fields(Decision))
+_OPTIONAL = ("value", "model_value")
+
+
 def _read_file(path: str) -> list[Decision]:
     try:
-        lines = storage.read_bytes(path).decode().splitlines()
-        return [Decision(**json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
-        raise DecisionsError(f"the ledger file {path} is damaged: {error}") from None
+        # only \n ends a line: JSON leaves the other line ends of Unicode as they are inside a text
+        return [_parse(line) for line in storage.read_bytes(path).split(b"\n") if line]
+    except OSError as error:
+        raise DecisionsError(f"cannot read the ledger file {path}: {storage.reason(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise DecisionsError(f"the ledger file {path} is damaged: {error}; restore it from a backup") from None
+
+
+def _parse(line: bytes) -> Decision:
+    """One line of the ledger; fields that a later version added are passed over."""
+    data = json.loads(line)
+    if not isinstance(data, dict):
+        raise ValueError("a line is no JSON object")
+    for name in _FIELDS:
+        if not isinstance(data.get(name), str) and (name not in _OPTIONAL or data.get(name) is not None):
+            raise ValueError(f"a decision without a text as {name}")
+    known: dict[str, Any] = {name: data.get(name) for name in _FIELDS}
+    decision = Decision(**known)
+    if decision.action not in ACTIONS or (decision.action in ("set", "reject") and not decision.value):
+        raise ValueError(f"a decision with the action {decision.action!r} and the value {decision.value!r}")
+    return decision

@@ -2,7 +2,8 @@
 
 Scores of an item's photos are averaged in log space (a geometric mean of the probabilities) and decided as one photo's
 are; photos that are each accepted with another value disagree, which sends the tag to review. What a person decided for
-any photo of the item holds for the item.
+any photo of the item holds for the item; where people decided only on photos that the item no longer has, the tag goes
+to review as `photo_changed`.
 
 Rows are spread over buckets on disk by a hash of the item id, so that memory holds one bucket, however many items.
 """
@@ -20,13 +21,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.final import FinalTag, final_tag
+from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags
 from tagger.ledger import Ledger
-from tagger.model.confidence import ACCEPTED, DECISIONS, NOT_APPLICABLE, REASONS, REVIEW, Calibration, decide
+from tagger.model.confidence import (
+    ACCEPTED,
+    DECISIONS,
+    LOW_CONFIDENCE,
+    NOT_APPLICABLE,
+    REASONS,
+    REVIEW,
+    Calibration,
+    decide,
+)
 from tagger.results import ResultStore, RunInfo
 from tagger.schema import Schema
 
 ROWS_PER_BUCKET = 100_000
+MAX_BUCKETS = 500  # files that are open at once; beyond it buckets grow
 _COLUMNS = ("item_id", "status", "image_sha256", "scores")
 
 
@@ -57,7 +68,7 @@ def combine_products(
         checkpoint: called now and then; whatever it raises ends the work.
     """
     rows = sum(committed.rows for committed in store.commits().values())
-    buckets = max(1, -(-rows // rows_per_bucket))
+    buckets = min(MAX_BUCKETS, max(1, -(-rows // rows_per_bucket)))
     if buckets == 1:
         tables = list(store.parts(_COLUMNS))
         if tables:
@@ -124,13 +135,16 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
     seen = n_ok > 0
     reasons: list[list[str]] = [[] for _ in item_ids]
     columns: dict[str, Any] = {"item_id": item_ids, "n_photos": n_photos, "n_ok": n_ok}
+    in_doubt: dict[str, npt.NDArray[np.bool_]] = {}
     for attribute in schema.attributes:
         name = attribute.name
         tags, photos = decided[name], by_photo[name]
         disagreement = _disagree(group[ok], photos.best, photos.decision == ACCEPTED, n)
-        decision = np.where(disagreement & (tags.decision == ACCEPTED), REVIEW, tags.decision)
-        for i in np.flatnonzero(seen & (decision == REVIEW)):
-            why = "disagreement" if disagreement[i] else REASONS[tags.reason[i]]
+        parent_in_doubt = in_doubt[attribute.parent] if attribute.parent is not None else np.zeros(n, bool)
+        decision = np.where((disagreement | parent_in_doubt) & (tags.decision == ACCEPTED), REVIEW, tags.decision)
+        in_doubt[name] = seen & (decision == REVIEW)
+        for i in np.flatnonzero(in_doubt[name]):
+            why = DISAGREEMENT if disagreement[i] else REASONS[tags.reason[i] or LOW_CONFIDENCE]
             reasons[i].append(f"{name}:{why}")
         absent = ~seen | (decision == NOT_APPLICABLE)
         best = np.array(attribute.value_names, dtype=object)[tags.best]
@@ -140,8 +154,12 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
         columns[f"{name}_disagreement"] = disagreement.tolist()
     if ledger:
         photos_of = _photos_of(table, group, ok, item_ids, ledger)
-        for item, photos_of_item in photos_of.items():
-            _overlay(columns, reasons, item, item_ids[item], photos_of_item, pooled32[item], info, ledger)
+        chosen = list(photos_of)
+        subjects = [
+            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, schema, ledger)) for i in chosen
+        ]
+        for item, final in zip(chosen, final_tags(pooled32[chosen], subjects, info, ledger), strict=True):
+            _overlay(columns, reasons, item, final)
     columns["needs_review"] = [bool(listed) for listed in reasons]
     columns["review_reasons"] = reasons
     arrow = product_schema(schema)
@@ -183,22 +201,23 @@ def _photos_of(
     return photos
 
 
-def _overlay(
-    columns: dict[str, Any],
-    reasons: list[list[str]],
-    i: int,
-    item_id: str,
-    photos: list[str],
-    logits: npt.NDArray[np.float32],
-    info: RunInfo,
-    ledger: Ledger,
-) -> None:
-    """Lay what people decided over one product."""
-    tags: dict[str, FinalTag] = final_tag(logits, item_id, photos, info, ledger)
+def _doubts(
+    i: int, photos: Sequence[str], columns: dict[str, Any], schema: Schema, ledger: Ledger
+) -> dict[str, list[str]]:
+    """attribute → reasons to look at product number `i`, besides the model's doubt."""
+    doubts: dict[str, list[str]] = {}
+    for attribute in schema.attributes:
+        if columns[f"{attribute.name}_disagreement"][i]:
+            doubts.setdefault(attribute.name, []).append(DISAGREEMENT)
+        if ledger.photo_changed(columns["item_id"][i], photos, attribute.name):
+            doubts.setdefault(attribute.name, []).append(PHOTO_CHANGED)
+    return doubts
+
+
+def _overlay(columns: dict[str, Any], reasons: list[list[str]], i: int, tags: dict[str, FinalTag]) -> None:
+    """Put the final tags of product number `i` in the place of the model's."""
     for name, tag in tags.items():
         columns[name][i] = tag.value
         columns[f"{name}_confidence"][i] = tag.confidence
         columns[f"{name}_decision"][i] = tag.decision
-        reasons[i] = [reason for reason in reasons[i] if not reason.startswith(f"{name}:")]
-        if tag.reason:
-            reasons[i].append(f"{name}:{tag.reason}")
+    reasons[i] = [f"{name}:{reason}" for name, tag in tags.items() for reason in tag.reasons]

@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -106,7 +106,7 @@ class RunInfo:
     """run.json: all that a reader of OUT needs to know."""
 
     key: RunKey
-    manifest: str
+    manifest: str  # absolute, like every path here, so that OUT can be read from any working folder
     bundle: str
     bundle_name: str
     schema: Schema
@@ -115,6 +115,7 @@ class RunInfo:
     versions: dict[str, str]
     device: str
     started_at: str  # UTC, RFC 3339
+    rows: int = 0  # of the manifest, as far as the run takes it
     contract: int = CONTRACT_VERSION
 
     def to_json(self) -> bytes:
@@ -162,7 +163,8 @@ class ResultStore:
             return None
         except OSError as error:
             raise UsageError(f"cannot read {path}: {storage.reason(error)}") from None
-        return RunInfo.from_json(text, path)
+        info = RunInfo.from_json(text, path)
+        return replace(info, decisions=self._path(info.decisions) if info.decisions == "decisions" else info.decisions)
 
     def require_run(self) -> RunInfo:
         """run.json of an OUT that must be one; raises `UsageError` where it is not."""
@@ -172,7 +174,10 @@ class ResultStore:
         return info
 
     def write_run(self, info: RunInfo) -> None:
-        storage.write_bytes(self._path("run.json"), info.to_json())
+        """Write run.json. A ledger inside OUT is written relative to it, so that OUT can be moved as a whole."""
+        inside = info.decisions == self.default_decisions
+        stored = replace(info, decisions="decisions" if inside else info.decisions)
+        storage.write_bytes(self._path("run.json"), stored.to_json())
 
     # -- success ---------------------------------------------------------------------------------------------
 
@@ -249,6 +254,10 @@ class ResultStore:
             return False
         return digest.hexdigest() == committed.sha256
 
+    def drop_commit(self, committed: Committed) -> None:
+        """Let a commit count no longer, as where its part is not what was committed."""
+        storage.remove(self._path("_commits", f"{committed.index:08d}.json"))
+
     def remove_strays(self, commits: Mapping[int, Committed]) -> None:
         """Remove parts that no commit names and what killed writers left, so that a glob finds the commits only."""
         named = {committed.part for committed in commits.values()}
@@ -279,12 +288,16 @@ class ResultStore:
 
     def write_products(self, tables: Iterator[pa.Table]) -> int:
         """Write products/ anew, one part per table; returns the number of products."""
-        count = index = 0
-        for index, table in enumerate(tables, 1):
+        count = 0
+        written = set()
+        for index, table in enumerate(tables):
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, compression="zstd", row_group_size=max(1, table.num_rows))
-            storage.write_bytes(self._path("products", f"part-{index - 1:08d}.parquet"), memoryview(sink.getvalue()))
+            name = f"part-{index:08d}.parquet"
+            storage.write_bytes(self._path("products", name), memoryview(sink.getvalue()))
+            written.add(name)
             count += table.num_rows
-        for name in storage.list_names(self._path("products"))[index:]:
-            storage.remove(self._path("products", name))
+        for name in storage.list_names(self._path("products")):
+            if name not in written and _PART.fullmatch(name):  # of an earlier, longer result
+                storage.remove(self._path("products", name))
         return count

@@ -10,11 +10,18 @@ import contextlib
 import errno
 import fcntl
 import os
-import tempfile
+import re
+import secrets
+import stat
 import time
 from collections.abc import Iterator
 from typing import IO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote_to_bytes
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_UNFINISHED = ".unfinished-"
+_LOCK_TRIES = 10
+_SECONDS_BETWEEN_TRIES = 0.05
 
 
 class TooLarge(OSError):
@@ -23,39 +30,51 @@ class TooLarge(OSError):
 
 def is_remote(reference: str) -> bool:
     """Whether `reference` is a URI of another place than the local file system."""
-    return "://" in reference and not reference.startswith("file://")
+    return scheme(reference) not in ("", "file")
+
+
+def scheme(reference: str) -> str:
+    """`s3`, `https`, `file`, … in lower case; empty for a plain path."""
+    match = _SCHEME.match(reference)
+    return match[1].lower() if match else ""
 
 
 def local_path(reference: str) -> str:
     """The local path of `reference`; `file://` forms are decoded.
 
     Raises:
-        OSError: the scheme is one this build has no driver for.
+        OSError: the scheme is one this build has no driver for, or the file is on another host.
     """
-    if reference.startswith("file://"):
-        parts = urlsplit(reference)
-        if parts.netloc not in ("", "localhost"):
-            raise OSError(errno.EINVAL, f"file:// with the host {parts.netloc!r} is not on this machine")
-        return unquote(parts.path)
-    if is_remote(reference):
-        scheme = reference.split("://", 1)[0]
-        raise OSError(errno.EPROTONOSUPPORT, f"{scheme}:// is not supported here")
-    return reference
+    kind = scheme(reference)
+    if not kind:
+        return reference
+    if kind != "file":
+        raise OSError(errno.EPROTONOSUPPORT, f"{kind}:// is not supported here")
+    host, slash, path = reference[len("file://") :].partition("/")
+    if host.lower() not in ("", "localhost"):
+        raise OSError(errno.EINVAL, f"file:// with the host {host!r} is not on this machine")
+    return os.fsdecode(unquote_to_bytes(slash + path))
 
 
 def join(folder: str, *names: str) -> str:
     """`folder/name/…` for a local folder or a URI prefix."""
-    return "/".join([folder.rstrip("/") or "/", *names]) if is_remote(folder) else os.path.join(folder, *names)
+    if is_remote(folder):
+        return "/".join([folder.rstrip("/"), *names])
+    return os.path.join(folder, *(map(quote, names) if scheme(folder) else names))
 
 
 def parent(reference: str) -> str:
-    """The folder that holds `reference`."""
-    return reference.rsplit("/", 1)[0] if is_remote(reference) else os.path.dirname(local_path(reference))
+    """The folder that holds `reference`: a local path, empty for a bare file name, or a URI."""
+    if not is_remote(reference):
+        return os.path.dirname(local_path(reference))
+    start = reference.index("://") + len("://")
+    return reference if "/" not in reference[start:] else reference.rsplit("/", 1)[0]
 
 
 def name(reference: str) -> str:
     """The last part of `reference`."""
-    return reference.rstrip("/").rsplit("/", 1)[-1]
+    plain = reference if is_remote(reference) else local_path(reference)
+    return plain.rstrip("/").rsplit("/", 1)[-1]
 
 
 def reason(error: OSError) -> str:
@@ -68,6 +87,11 @@ def exists(reference: str) -> bool:
     return os.path.exists(local_path(reference))
 
 
+def is_file(reference: str) -> bool:
+    """Whether there is a regular file: bytes that can be read twice, unlike those of a pipe or a device."""
+    return os.path.isfile(local_path(reference))
+
+
 def size(reference: str) -> int:
     """Size in bytes; raises `OSError` where there is no such file."""
     return os.stat(local_path(reference)).st_size
@@ -75,7 +99,11 @@ def size(reference: str) -> int:
 
 def etag(reference: str) -> str:
     """A cheap mark that changes when the file is written again: size and modification time of a local file."""
-    status = os.stat(local_path(reference))
+    return local_etag(os.stat(local_path(reference)))
+
+
+def local_etag(status: os.stat_result) -> str:
+    """The change mark of a local file whose status is known."""
     return f"{status.st_size:x}-{status.st_mtime_ns:x}"
 
 
@@ -106,17 +134,26 @@ def write_bytes(reference: str, data: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def writer(reference: str) -> Iterator[IO[bytes]]:
-    """A file that takes its name only when the block ends without an error."""
+    """A file that takes its name only when the block ends without an error.
+
+    A link stays a link: the file it points at is replaced. A device or a pipe (`/dev/stdout`) has no earlier content
+    to protect and is written as it is.
+    """
     path = local_path(reference)
+    if _is_special(path):
+        with open(path, "wb") as file:
+            yield file
+        return
+    path = os.path.realpath(path) if os.path.islink(path) else path
     folder = os.path.dirname(path) or "."
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".unfinished-", dir=folder)
+    make_folder(folder)
+    temporary = os.path.join(folder, f"{_UNFINISHED}{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)  # less the umask
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -128,15 +165,20 @@ def writer(reference: str) -> Iterator[IO[bytes]]:
 def move(source: str, target: str) -> None:
     """Give a finished file its final name; both lie in one store."""
     source_path, target_path = local_path(source), local_path(target)
-    os.makedirs(os.path.dirname(target_path), exist_ok=True)
+    folder = os.path.dirname(target_path) or "."
+    make_folder(folder)
     os.replace(source_path, target_path)
-    sync_folder(os.path.dirname(target_path))
+    sync_folder(folder)
 
 
 def remove(reference: str) -> None:
-    """Remove a file; one that is not there is no error."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(local_path(reference))
+    """Remove a file, so that it stays away through a power cut too; one that is not there is no error."""
+    path = local_path(reference)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_folder(os.path.dirname(path))
 
 
 def list_names(folder: str) -> list[str]:
@@ -146,24 +188,33 @@ def list_names(folder: str) -> list[str]:
     except FileNotFoundError:
         return []
     with entries:
-        return sorted(e.name for e in entries if e.is_file() and not e.name.startswith(".unfinished-"))
+        return sorted(e.name for e in entries if e.is_file() and not e.name.startswith(_UNFINISHED))
 
 
 def make_folder(folder: str) -> None:
-    """Make `folder` and what is above it."""
-    os.makedirs(local_path(folder), exist_ok=True)
+    """Make `folder` and what is above it, to last through a power cut."""
+    path = local_path(folder)
+    missing, above = [], path
+    while above and not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    os.makedirs(path, exist_ok=True)
+    for made in missing:
+        sync_folder(os.path.dirname(made))
 
 
 def remove_unfinished(folder: str, older_than: float = 0.0) -> None:
     """Remove what a killed writer left in `folder`, if it is older than `older_than` seconds."""
     try:
-        entries = list(os.scandir(local_path(folder)))
+        with os.scandir(local_path(folder)) as entries:
+            leftovers = [entry for entry in entries if entry.name.startswith(_UNFINISHED) and entry.is_file()]
     except FileNotFoundError:
         return
     limit = time.time() - older_than
-    for entry in entries:
-        if entry.name.startswith(".unfinished-") and entry.is_file() and entry.stat().st_mtime <= limit:
-            remove(entry.path)
+    for entry in leftovers:
+        with contextlib.suppress(FileNotFoundError):  # its writer may be alive after all, and finish
+            if entry.stat().st_mtime <= limit:
+                os.unlink(entry.path)
 
 
 @contextlib.contextmanager
@@ -176,8 +227,21 @@ def hold(folder: str) -> Iterator[None]:
     """
     make_folder(folder)
     with open(local_path(join(folder, ".lock")), "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
         yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Take the lock; some tries, since `is_held` takes it for an instant too."""
+    for tries_left in reversed(range(_LOCK_TRIES)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not tries_left:
+                raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            return
 
 
 def is_held(folder: str) -> bool:
@@ -193,15 +257,23 @@ def is_held(folder: str) -> bool:
 
 
 def sync_folder(folder: str) -> None:
-    """Make renames in `folder` last through a power cut."""
-    descriptor = os.open(folder or ".", os.O_RDONLY)
+    """Make renames in `folder` last through a power cut, where the file system and the permissions let it."""
+    try:
+        descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # a folder that may be written but not listed
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _is_special(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tagger.errors import ImageError
+from tagger.errors import ImageError, TaggerError
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
+    ACCEPTED,
     DECISIONS,
     NOT_APPLICABLE,
     REASONS,
@@ -25,15 +26,15 @@ from tagger.model.confidence import (
     decide,
 )
 from tagger.model.engine import EngineSpec, InputSpec
-from tagger.records import Committed, Item, Shard
+from tagger.records import Committed, Shard
 from tagger.results import ResultStore, arrow_schema
 from tagger.schema import Schema
 from tagger.source.decode import decode
 from tagger.source.fetch import Fetcher, Prober, mask_uri
 from tagger.source.manifest import resolve_uri
-from tagger.tagging.reuse import PhotoFacts, PreviousRun, Reused
+from tagger.tagging.reuse import Known, KnownRows, PhotoFacts, PreviousRun
 
-REPEATED_PHOTOS_KEPT = 100  # of a shard, in its commit file
+REPEATED_PHOTOS_KEPT = 100  # of a shard, in its commit file; the summary needs those in over 1 % of the rows
 
 
 @dataclass(frozen=True)
@@ -63,28 +64,34 @@ class Seen(NamedTuple):
     pixels: npt.NDArray[np.uint8]  # (size, size, 3)
 
 
-Outcome = Seen | Reused | ImageError
+Outcome = Seen | Known | ImageError | TaggerError
+"""Of one photo. A `TaggerError` is no fault of the photo: its whole shard is given up and tried again."""
 
 
-def look(uri: str, job: Job, fetch: Fetcher, probe: Prober, previous: PreviousRun | None) -> Outcome:
-    """Fetch and decode one photo, or find what a previous run says of the same bytes. Never raises."""
+def look(uri: str, text: str, job: Job, fetch: Fetcher, probe: Prober, previous: PreviousRun | None) -> Outcome:
+    """Fetch and decode one photo, or find what a previous run says of the same bytes. Never raises.
+
+    Args:
+        uri: the photo's full place.
+        text: what the manifest writes for it.
+    """
     try:
         if not uri:
             return ImageError("no_image", "the manifest gives no image for this row")
         if previous is not None and job.reuse_by_metadata:
-            known = previous.by_metadata(mask_uri(uri), *probe(uri))
+            known = previous.find_metadata(mask_uri(text), *probe(uri))
             if known is not None:
                 return known
         fetched = fetch(uri)
         sha256 = hashlib.sha256(fetched.data).hexdigest()
         if previous is not None:
-            known = previous.by_sha256(sha256)
+            known = previous.find_sha256(sha256)
             if known is not None:
-                return known._replace(facts=known.facts._replace(etag=fetched.etag))
+                return known._replace(etag=fetched.etag)
         decoded = decode(fetched.data, job.input_spec.size)
         facts = PhotoFacts(sha256, len(fetched.data), fetched.etag, decoded.width, decoded.height)
         return Seen(facts, decoded.pixels)
-    except ImageError as error:
+    except (ImageError, TaggerError) as error:
         return error
     except Exception as error:  # whatever a photo does, it costs its own row only
         return ImageError("decoder_crashed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
@@ -97,54 +104,78 @@ class ShardWork:
         self.shard = shard
         self.started = time.monotonic()
         slots: dict[str, int] = {}
-        uris = [resolve_uri(job.photo_folder, item.image_uri) for item in shard.items]
-        self.slot_of_row = np.array([slots.setdefault(uri, len(slots)) for uri in uris], dtype=np.int64)
+        slot_of_row = []
+        self.texts: list[str] = []  # what the manifest writes for each slot's photo
+        for item in shard.items:
+            slot = slots.setdefault(resolve_uri(job.photo_folder, item.image_uri), len(slots))
+            if slot == len(self.texts):
+                self.texts.append(item.image_uri)
+            slot_of_row.append(slot)
+        self.slot_of_row = np.array(slot_of_row, np.int64)
         self.uris = list(slots)
+        self.rows_of_slot = np.bincount(self.slot_of_row, minlength=len(slots))
         self.facts: list[PhotoFacts | None] = [None] * len(slots)
         self.errors: list[ImageError | None] = [None] * len(slots)
-        self.reused = np.zeros(len(slots), dtype=bool)
+        self.known: dict[int, Known] = {}  # slot → where a previous run has its scores
         self.logits = np.zeros((len(slots), job.schema.n_scores), np.float32)
         self.embeddings: npt.NDArray[np.float32] | None = None
+        self.failure: TaggerError | None = None  # why the shard is given up
+        self.told = 0  # rows of which the progress was told
         self.inferred = 0
         self.carried_inferred = 0  # photos that an earlier commit of this shard had inferred
-        self.carried_reused = 0
+        self.carried_reused = 0  # rows that an earlier commit of this shard had reused
         self._embeddings_wanted = job.embeddings
 
     def receive(self, slot: int, outcome: Outcome) -> None:
         """Note the outcome of one photo; the scores of a `Seen` one follow with `score`."""
         if isinstance(outcome, ImageError):
             self.errors[slot] = outcome
-            return
-        self.facts[slot] = outcome.facts
-        if isinstance(outcome, Reused):
-            self.reused[slot] = True
-            self.logits[slot] = outcome.logits
-            if outcome.embedding is not None:
-                self._store_embeddings([slot], outcome.embedding[None])
+        elif isinstance(outcome, Seen):
+            self.facts[slot] = outcome.facts
+        elif isinstance(outcome, Known):
+            self.known[slot] = outcome
+        else:
+            self.failure = outcome
 
-    def score(self, slots: Sequence[int], logits: npt.NDArray[np.float32], embedding: npt.NDArray[np.float32]) -> None:
-        """Note the scores of one batch: (len(slots), n_scores) and (len(slots), features)."""
+    def score(
+        self, slots: Sequence[int], logits: npt.NDArray[np.float32], embeddings: npt.NDArray[np.float32] | None
+    ) -> None:
+        """Note the scores of some photos: (len(slots), n_scores) and (len(slots), features)."""
         self.logits[list(slots)] = logits
-        if self._embeddings_wanted:
-            self._store_embeddings(slots, embedding)
-        self.inferred += len(slots)
+        if self._embeddings_wanted and embeddings is not None:
+            if self.embeddings is None:
+                self.embeddings = np.zeros((len(self.uris), embeddings.shape[1]), np.float32)
+            self.embeddings[list(slots)] = embeddings
 
-    def _store_embeddings(self, slots: Sequence[int], embedding: npt.NDArray[np.float32]) -> None:
-        if self.embeddings is None:
-            self.embeddings = np.zeros((len(self.uris), embedding.shape[1]), np.float32)
-        self.embeddings[list(slots)] = embedding
-
-    def carry(self, rows: dict[int, Reused | ImageError], inferred: int, reused: int) -> None:
-        """Take over what an earlier commit of this very shard knows, and its counts."""
-        self.carried_inferred, self.carried_reused = inferred, reused
-        for row, outcome in rows.items():
-            slot = int(self.slot_of_row[row - self.shard.items[0].row])
-            self.receive(slot, outcome)
-            self.reused[slot] = False
+    def carry(
+        self, committed: Committed, positions: Sequence[int], rows: KnownRows, errors: dict[int, ImageError]
+    ) -> None:
+        """Take over what an earlier commit of this very shard knows (see `own_rows`), and its counts."""
+        self.carried_inferred, self.carried_reused = committed.inferred, committed.reused
+        slots = self.slot_of_row[list(positions)].tolist()
+        for slot, facts in zip(slots, rows.facts, strict=True):
+            self.facts[slot] = facts
+        if slots:
+            self.score(slots, rows.logits, rows.embeddings)
+        for position, error in errors.items():
+            self.errors[int(self.slot_of_row[position])] = error
 
     def open_slots(self) -> list[int]:
         """Slots that nothing is known of yet."""
-        return [i for i in range(len(self.uris)) if self.facts[i] is None and self.errors[i] is None]
+        return [
+            i
+            for i, (facts, error) in enumerate(zip(self.facts, self.errors, strict=True))
+            if facts is None and error is None and i not in self.known
+        ]
+
+    def read_known(self, previous: PreviousRun) -> None:
+        """Fill in what the previous run has of the photos it knows."""
+        slots = sorted(self.known, key=lambda slot: self.known[slot].place)
+        for positions, rows in previous.read([self.known[slot] for slot in slots]):
+            chosen = [slots[position] for position in positions]
+            for slot, facts in zip(chosen, rows.facts, strict=True):
+                self.facts[slot] = facts._replace(etag=self.known[slot].etag or facts.etag)
+            self.score(chosen, rows.logits, rows.embeddings)
 
 
 def finish_shard(
@@ -154,8 +185,11 @@ def finish_shard(
 
     Raises:
         OSError: storage refused; nothing of the shard counts.
+        TaggerError: the previous run can no longer be read.
     """
     items = work.shard.items
+    if previous is not None:
+        work.read_known(previous)
     ok = np.array([work.errors[slot] is None for slot in work.slot_of_row])
     decided = _decide_rows(job, work, ok)
     reasons: list[list[str]] = [[] for _ in items]
@@ -165,8 +199,7 @@ def finish_shard(
     if ledger:
         _mark_changed_photos(job, work, ok, ledger, decided, reasons)
     table = _table(job, work, ok, decided, reasons)
-    changed, compared = previous.churn(work.shard, table, job.schema) if previous is not None else (0, 0)
-    photos = Counter(facts.sha256 for slot in work.slot_of_row if (facts := work.facts[slot]) is not None)
+    changed, compared = previous.churn([item.item_id for item in items], table) if previous is not None else (0, 0)
     failed = Counter(error.kind for slot in work.slot_of_row if (error := work.errors[slot]) is not None)
     receipt: dict[str, Any] = {
         "ok": int(ok.sum()),
@@ -174,13 +207,20 @@ def finish_shard(
         "flagged": {name: int((tags.decision[ok] == REVIEW).sum()) for name, tags in decided.items()},
         "needs_review": sum(map(bool, reasons)),
         "inferred": work.inferred + work.carried_inferred,
-        "reused": int(work.reused[work.slot_of_row].sum()) + work.carried_reused,
+        "reused": int(work.rows_of_slot[list(work.known)].sum()) + work.carried_reused,
         "churn_changed": changed,
         "churn_total": compared,
-        "photos": {sha256: n for sha256, n in photos.most_common(REPEATED_PHOTOS_KEPT) if n > 1},
+        "photos": _repeated_photos(work),
         "seconds": round(time.monotonic() - work.started, 3),
     }
     return store.commit(work.shard, table, receipt)
+
+
+def _repeated_photos(work: ShardWork) -> dict[str, int]:
+    """sha256 → rows of the photos that stand in most rows; in a small shard also those that stand once."""
+    photos = Counter(facts.sha256 for slot in work.slot_of_row if (facts := work.facts[slot]) is not None)
+    least = 1 if len(work.slot_of_row) <= REPEATED_PHOTOS_KEPT else 2
+    return {sha256: n for sha256, n in photos.most_common(REPEATED_PHOTOS_KEPT) if n >= least}
 
 
 def _decide_rows(job: Job, work: ShardWork, ok: npt.NDArray[np.bool_]) -> dict[str, AttributeDecisions]:
@@ -203,17 +243,30 @@ def _mark_changed_photos(
     decided: dict[str, AttributeDecisions],
     reasons: list[list[str]],
 ) -> None:
-    """A tag that a person decided on other bytes of the same item goes to review."""
+    """A tag that a person decided on other bytes of the item goes to review, and with it what hangs on it.
+
+    Bytes that still stand beside the decided ones are another photo of the item, not a changed one.
+    """
     known = ledger.items()
-    for i, item in enumerate(work.shard.items):
-        facts = work.facts[work.slot_of_row[i]]
-        if not ok[i] or item.item_id not in known or facts is None:
-            continue
-        for name, tags in decided.items():
-            applicable = tags.decision[i] != NOT_APPLICABLE
-            if applicable and ledger.decided_elsewhere(item.item_id, facts.sha256, name):
-                tags.decision[i] = REVIEW
-                reasons[i].append(f"{name}:photo_changed")
+    rows_of_item: dict[str, list[int]] = {}
+    for i in np.flatnonzero(ok).tolist():
+        item_id = work.shard.items[i].item_id
+        if item_id in known:
+            rows_of_item.setdefault(item_id, []).append(i)
+    for item_id, rows in rows_of_item.items():
+        photos = {facts.sha256 for i in rows if (facts := work.facts[work.slot_of_row[i]]) is not None}
+        changed: set[str] = set()
+        for attribute in job.schema.attributes:
+            name = attribute.name
+            if ledger.photo_changed(item_id, photos, name):
+                changed.add(name)
+            elif attribute.parent not in changed:
+                continue
+            tags = decided[name]
+            for i in rows:
+                if tags.decision[i] == ACCEPTED or (tags.decision[i] == REVIEW and name in changed):
+                    tags.decision[i] = REVIEW
+                    reasons[i].append(f"{name}:photo_changed")
 
 
 def _table(
@@ -232,7 +285,7 @@ def _table(
         "image_uri": [mask_uri(item.image_uri) for item in items],
         "status": ["failed" if error else "ok" for error in errors],
         "error_kind": [error.kind if error else None for error in errors],
-        "error": [error.detail if error else None for error in errors],
+        "error": [_text(error.detail) if error else None for error in errors],
     }
     for attribute in job.schema.attributes:
         tags = decided[attribute.name]
@@ -258,13 +311,13 @@ def _table(
         stored = work.embeddings if work.embeddings is not None else np.zeros((len(work.uris), 0), np.float32)
         columns["embedding"] = _lists(stored, work.slot_of_row, ok)
     for position, column in enumerate(job.keep):
-        columns[f"manifest_{column}"] = [_plain(item, position) for item in items]
+        columns[f"manifest_{column}"] = [_text(item.extra[position]) for item in items]
     schema = arrow_schema(job.schema, job.keep, job.embeddings, job.bundle_id)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
-def _plain(item: Item, position: int) -> str | None:
-    text = item.extra[position]
+def _text(text: str | None) -> str | None:
+    """`text` without halves of surrogate pairs, which no Parquet file can hold."""
     return text if text is None or text.isascii() else text.encode("utf-8", "replace").decode()
 
 

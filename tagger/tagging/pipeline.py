@@ -5,20 +5,24 @@ calling thread fills batches in order and predicts. One more thread writes and c
 one is being predicted. Batches have one fixed shape and never cross shards, so that a shard's scores do not depend on
 what ran beside it.
 
-Memory: at most `READ_AHEAD` batches of decoded photos, two shards of scores, and one shard's Arrow table.
+Memory: `READ_AHEAD` batches of decoded photos, the scores of at most `SHARDS_AHEAD` + 2 shards, one Arrow table.
 """
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from tagger import storage
-from tagger.errors import IncompleteError, Interrupted
+from tagger.errors import IncompleteError, Interrupted, TaggerError
 from tagger.ledger import Ledger
 from tagger.model.engine import Engine
 from tagger.records import Committed, ShardFailure
@@ -27,8 +31,12 @@ from tagger.tagging.job import Job, Outcome, Seen, ShardWork, finish_shard
 from tagger.tagging.reuse import PreviousRun
 
 READ_AHEAD = 4  # batches
+SHARDS_AHEAD = 1  # that are open beside the one being predicted, however few photos they wait for
+PHOTOS_PER_TASK = 8  # at most, that one thread reads in a row: handing each over alone costs more than a small photo
+SECONDS_TO_NOTICE = 0.2  # at most, until a stop is seen while a slow photo is waited for
+SECONDS_TO_LEAVE = 2.0  # for readers at the end; after that they are left behind
 
-Look = Callable[[str], Outcome]
+Look = Callable[[str, str], Outcome]
 
 
 def tag_shards(
@@ -40,13 +48,14 @@ def tag_shards(
     previous: PreviousRun | None,
     stop: threading.Event,
     progress: Callable[[int], None],
-) -> Iterator[Committed | ShardFailure]:
+) -> Generator[Committed | ShardFailure]:
     """Tag and commit every shard of `works`, in order.
 
     Args:
-        look: one photo's URI → its outcome; runs in several threads at once and never raises.
+        look: a photo's full place and its text in the manifest → its outcome; runs in several threads at once and
+            never raises.
         stop: once set, the shard in hand is given up and `Interrupted` raised within moments.
-        progress: called with the number of photos that were accounted for since the last call.
+        progress: called with the number of rows that were accounted for since the last call.
 
     Raises:
         Interrupted: `stop` was set; every commit that was yielded, or under way, is kept.
@@ -56,71 +65,133 @@ def tag_shards(
     pixels = np.empty((job.engine.batch_size, size, size, 3), np.uint8)
     slots: list[int] = []
     committing: Future[Committed | ShardFailure] | None = None
-    readers = ThreadPoolExecutor(job.workers, thread_name_prefix="reader")
+    window = max(READ_AHEAD * job.engine.batch_size, 2 * job.workers)
+    readers = _Readers(look, job.workers)
     committer = ThreadPoolExecutor(1, thread_name_prefix="committer")
     try:
-        for work, slot, outcome, is_last in _read_ahead(works, look, readers, READ_AHEAD * job.engine.batch_size):
-            if stop.is_set():
-                raise Interrupted("interrupted")
-            if outcome is not None:
+        for task, outcomes in _read_ahead(works, readers, window, stop):
+            work, told = task.work, 0
+            for position, (slot, outcome) in enumerate(zip(task.slots, outcomes, strict=True), 1):
                 work.receive(slot, outcome)
-            if isinstance(outcome, Seen):
-                pixels[len(slots)] = outcome.pixels
-                slots.append(slot)
-            if len(slots) == len(pixels) or (is_last and slots):
-                if engine is None:  # late: a run that reuses everything needs no network
-                    engine = job.engine.build()
-                scores = engine.predict(pixels[: len(slots)])
-                work.score(slots, scores.logits, scores.embedding)
-                progress(len(slots))
-                slots = []
-            elif outcome is not None and not isinstance(outcome, Seen):
-                progress(1)
-            if is_last:
+                if isinstance(outcome, Seen):
+                    pixels[len(slots)] = outcome.pixels
+                    slots.append(slot)
+                if len(slots) == len(pixels) or (slots and task.is_last and position == len(task.slots)):
+                    if engine is None:  # late: a run that reuses everything needs no network
+                        engine = job.engine.build()
+                    scores = engine.predict(pixels[: len(slots)])
+                    work.score(slots, scores.logits, scores.embedding)
+                    work.inferred += len(slots)
+                    slots = []
+                    _check(stop)
+                told += int(work.rows_of_slot[slot])
+            work.told += told
+            if task.is_last:
+                told += len(work.shard.items) - work.told  # rows that were known before any photo was read
                 if committing is not None:
                     yield committing.result()
                 committing = committer.submit(_finish, job, store, work, ledger, previous)
+            progress(told)
         if committing is not None:
             yield committing.result()
     finally:
-        readers.shutdown(wait=False, cancel_futures=True)
+        readers.close()
         committer.shutdown(wait=True)  # a commit under way is work that is kept
         if engine is not None:
             engine.close()
 
 
+@dataclass(frozen=True)
+class _Task:
+    """Some photos of one shard, read by one thread. A shard whose photos are all known has one empty task."""
+
+    work: ShardWork
+    slots: Sequence[int]
+    is_last: bool  # of its shard
+
+
 def _read_ahead(
-    works: Iterable[ShardWork], look: Look, readers: ThreadPoolExecutor, window: int
-) -> Iterator[tuple[ShardWork, int, Outcome | None, bool]]:
-    """(shard, slot, outcome, whether it is the shard's last) in order, `window` photos ahead of the caller.
-
-    A shard whose photos are all known already comes once, with no outcome.
-    """
-    ahead: deque[tuple[ShardWork, int, Future[Outcome] | None, bool]] = deque()
+    works: Iterable[ShardWork], readers: _Readers, window: int, stop: threading.Event
+) -> Iterator[tuple[_Task, list[Outcome]]]:
+    """Tasks and their outcomes in order; `window` photos are being read ahead of the caller."""
+    ahead: deque[tuple[_Task, Future[list[Outcome]]]] = deque()
+    photos = shards = 0
+    per_task = min(PHOTOS_PER_TASK, max(1, window // (4 * readers.count)))
     for work in works:
+        _check(stop)
         slots = work.open_slots()
-        if not slots:
-            ahead.append((work, 0, None, True))
-        for slot in slots:
-            ahead.append((work, slot, readers.submit(look, work.uris[slot]), slot == slots[-1]))
-            if len(ahead) >= window:
-                yield _resolved(ahead)
-    while ahead:
-        yield _resolved(ahead)
+        starts = range(0, max(1, len(slots)), per_task)
+        for start in starts:
+            task = _Task(work, slots[start : start + per_task], start == starts[-1])
+            ahead.append((task, readers.submit(task)))
+            photos += len(task.slots)
+            shards += task.is_last
+            while photos >= window or shards > SHARDS_AHEAD:
+                task, future = ahead.popleft()
+                yield task, _wait(future, stop)
+                photos -= len(task.slots)
+                shards -= task.is_last
+    for task, future in ahead:
+        yield task, _wait(future, stop)
 
 
-def _resolved(
-    ahead: deque[tuple[ShardWork, int, Future[Outcome] | None, bool]],
-) -> tuple[ShardWork, int, Outcome | None, bool]:
-    work, slot, future, is_last = ahead.popleft()
-    return work, slot, None if future is None else future.result(), is_last
+def _wait(future: Future[list[Outcome]], stop: threading.Event) -> list[Outcome]:
+    while True:
+        _check(stop)
+        with contextlib.suppress(TimeoutError):
+            return future.result(SECONDS_TO_NOTICE)
+
+
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Interrupted("interrupted")
+
+
+class _Readers:
+    """Threads that look at photos.
+
+    Daemons, not an executor's threads: a read that hangs must not keep a stopped run from ending.
+    """
+
+    def __init__(self, look: Look, threads: int) -> None:
+        self._look = look
+        self._tasks: queue.SimpleQueue[tuple[_Task, Future[list[Outcome]]] | None] = queue.SimpleQueue()
+        self._closed = False
+        self.count = threads
+        self._threads = [threading.Thread(target=self._read, name=f"reader-{i}", daemon=True) for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, task: _Task) -> Future[list[Outcome]]:
+        future: Future[list[Outcome]] = Future()
+        self._tasks.put((task, future))
+        return future
+
+    def _read(self) -> None:
+        while (entry := self._tasks.get()) is not None and not self._closed:
+            task, future = entry
+            work = task.work
+            # A shard that is given up already has nothing more to read.
+            future.set_result([work.failure or self._look(work.uris[slot], work.texts[slot]) for slot in task.slots])
+
+    def close(self) -> None:
+        self._closed = True
+        for _ in self._threads:
+            self._tasks.put(None)
+        until = time.monotonic() + SECONDS_TO_LEAVE
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _finish(
     job: Job, store: ResultStore, work: ShardWork, ledger: Ledger, previous: PreviousRun | None
 ) -> Committed | ShardFailure:
+    index = work.shard.index
+    if work.failure is not None:
+        return ShardFailure(index, work.failure)
     try:
         return finish_shard(job, store, work, ledger, previous)
+    except TaggerError as error:
+        return ShardFailure(index, error)
     except OSError as error:
-        index = work.shard.index
         return ShardFailure(index, IncompleteError(f"shard {index} could not be written: {storage.reason(error)}"))

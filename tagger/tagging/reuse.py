@@ -1,16 +1,13 @@
 """What a previous run already knows: scores of equal bytes, and the tags that a new model would change.
 
-The index costs 24 bytes a row of the previous run (240 MB for ten million rows); scores stay on disk and are read a
-part at a time.
+The index costs 32 bytes a row of the previous run (320 MB for ten million rows), 16 more where photos are known by
+their metadata; scores and tags stay on disk and are read a shard at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.errors import ImageError
-from tagger.records import Committed, Shard
+from tagger.errors import ImageError, IncompleteError
+from tagger.records import Committed
 from tagger.results import ResultStore, RunInfo
 from tagger.schema import Schema
-
-PARTS_IN_MEMORY = 3
 
 
 class PhotoFacts(NamedTuple):
@@ -36,208 +31,201 @@ class PhotoFacts(NamedTuple):
     height: int
 
 
-class Reused(NamedTuple):
-    """Scores that need no inference."""
+class Known(NamedTuple):
+    """A photo of which a previous run has the scores; they are read when its shard is finished."""
 
-    facts: PhotoFacts
-    logits: npt.NDArray[np.float32]  # (n_scores,)
-    embedding: npt.NDArray[np.float32] | None  # (features,)
-
-
-@dataclass(frozen=True)
-class PartRows:
-    """The columns of one part that reuse reads."""
-
-    table: pa.Table
-    logits: npt.NDArray[np.float32]  # (ok rows, n_scores)
-    embeddings: npt.NDArray[np.float32] | None  # (ok rows, features)
-    position: npt.NDArray[np.int64]  # (rows,) index into logits; -1 where the row failed
-
-    def reused(self, i: int) -> Reused | None:
-        """What row number `i` of the part knows; None where it failed."""
-        if self.position[i] < 0:
-            return None
-        cells = {name: self.table.column(name)[i].as_py() for name in _FACT_COLUMNS}
-        facts = PhotoFacts(*(cells[name] for name in _FACT_COLUMNS))
-        embedding = None if self.embeddings is None else self.embeddings[self.position[i]]
-        return Reused(facts, self.logits[self.position[i]], embedding)
-
-    def error(self, i: int) -> ImageError:
-        """Why row number `i` failed."""
-        return ImageError(self.table.column("error_kind")[i].as_py(), self.table.column("error")[i].as_py() or "")
+    place: int  # in that run: part << 32 | row of the part
+    sha256: str | None = None  # of the bytes, where they were read
+    etag: str | None = None  # the photo's change mark now, where it was asked for
 
 
-_METADATA_COLUMNS = ("image_uri", "image_bytes", "image_etag")
+class KnownRows(NamedTuple):
+    """Rows of one part that are `ok`."""
+
+    facts: list[PhotoFacts]
+    logits: npt.NDArray[np.float32]  # (rows, n_scores)
+    embeddings: npt.NDArray[np.float32] | None  # (rows, features)
+
+
 _FACT_COLUMNS = ("image_sha256", "image_bytes", "image_etag", "width", "height")
-
-
-def read_part_rows(store: ResultStore, committed: Committed, schema: Schema, embeddings: bool) -> PartRows:
-    """The reusable columns of one committed part."""
-    columns = ["row", "item_id", "image_uri", "status", "error_kind", "error", *_FACT_COLUMNS, "scores"]
-    columns += [a.name for a in schema.attributes]
-    if embeddings:
-        columns.append("embedding")
-    table = store.read_part(committed, columns).combine_chunks()
-    ok = np.asarray(pc.equal(table.column("status"), "ok"))
-    position = np.where(ok, np.cumsum(ok) - 1, -1)
-    n_ok = int(ok.sum())
-    embedding = list_matrix(table, "embedding", n_ok) if embeddings else None
-    return PartRows(table, list_matrix(table, "scores", n_ok), embedding, position)
-
-
-def list_matrix(table: pa.Table, name: str, rows: int) -> npt.NDArray[np.float32]:
-    """The lists of a column that are not null, all of one length, as (rows, length)."""
-    values = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(rows, -1) if rows else np.zeros((0, 0), np.float32)
+_METADATA_COLUMNS = ("image_uri", "image_bytes", "image_etag")
+_METADATA_TEXT = "{}\x1f{}\x1f{}"
+_INDEX_COLUMNS = ("item_id", "image_uri", "status", "image_sha256", "image_bytes", "image_etag")
 
 
 class PreviousRun:
-    """The committed rows of an earlier OUT, found by bytes, by metadata or by row."""
+    """The committed rows of an earlier OUT, found by bytes, by metadata or by row. Threads may ask it at once."""
 
     def __init__(self, out: str, bundle_id: str, schema: Schema, embeddings: bool, by_metadata: bool) -> None:
         """
         Args:
             bundle_id: scores are reused only where the previous run had this bundle; tags are compared anyway.
             embeddings: whether a row must hold an embedding to be reused.
-            by_metadata: whether `by_metadata` will be asked.
+            by_metadata: whether `find_metadata` will be asked.
 
         Raises:
             UsageError: `out` is no result of a run.
         """
         self._store = ResultStore(out)
         self.info: RunInfo = self._store.require_run()
-        self._commits = sorted(self._store.commits().values(), key=lambda c: c.index)
-        self._schema = schema
+        # A part that is not what was committed is nothing to build on; its photos are inferred again.
+        self._commits = {index: c for index, c in self._store.commits().items() if self._store.is_whole(c)}
         self._shared = [a.name for a in schema.attributes if a.name in self.info.schema.by_name]
         self._embeddings = embeddings
         self.scores_reusable = self.info.key.bundle_id == bundle_id and (self.info.key.embeddings or not embeddings)
-        self._cache: OrderedDict[int, PartRows] = OrderedDict()
-        self._lock = threading.Lock()
-        self._first_rows = np.cumsum([0, *(c.rows for c in self._commits)])
         self._index_parts(by_metadata)
 
     def _index_parts(self, by_metadata: bool) -> None:
         shas, places, items, metadata = [], [], [], []
-        for part, committed in enumerate(self._commits):
-            table = self._store.read_part(
-                committed, ["item_id", "image_uri", "status", "image_sha256", "image_bytes", "image_etag"]
-            )
-            ok = np.flatnonzero(np.asarray(pc.equal(table.column("status"), "ok")))
-            taken = table.take(ok)
-            shas.append(np.array([_sha_key(s) for s in taken.column("image_sha256").to_pylist()], np.uint64))
-            items.append(np.array([_text_key(s) for s in taken.column("item_id").to_pylist()], np.uint64))
-            places.append((np.int64(part) << 32) | ok)
+        for index, committed in self._commits.items():
+            table = self._store.read_part(committed, _INDEX_COLUMNS)
+            ok = _ok_rows(table)
+            table = table.take(ok)
+            places.append((np.int64(index) << 32) | ok)
+            shas.append(_sha_keys(table.column("image_sha256").to_pylist()))
+            items.append(_text_keys(table.column("item_id").to_pylist()))
             if by_metadata:
-                cells = zip(*(taken.column(c).to_pylist() for c in _METADATA_COLUMNS), strict=True)
-                metadata.append(np.array([_text_key("\x1f".join(map(str, c))) for c in cells], np.uint64))
-        self._sha, order = _sorted(shas)
-        self._places = np.concatenate(places)[order] if places else np.zeros(0, np.int64)
-        self._items = np.concatenate(items)[order] if items else np.zeros(0, np.uint64)
-        self._metadata, order = _sorted(metadata)
-        self._metadata_places = np.concatenate(places)[order] if metadata else np.zeros(0, np.int64)
+                cells = zip(*(table.column(c).to_pylist() for c in _METADATA_COLUMNS), strict=True)
+                metadata.append(_text_keys([_METADATA_TEXT.format(*row) for row in cells]))
+        sha = np.concatenate(shas) if shas else np.zeros((0, 2), np.uint64)
+        place = np.concatenate(places) if places else np.zeros(0, np.int64)
+        item = np.concatenate(items) if items else np.zeros(0, np.uint64)
+        order = np.argsort(sha[:, 0], kind="stable")
+        self._sha_high, self._sha_low = sha[order, 0], sha[order, 1]
+        self._places, self._items = place[order], item[order]
+        keys = np.concatenate(metadata) if metadata else np.zeros(0, np.uint64)
+        order = np.argsort(keys, kind="stable")
+        self._metadata, self._metadata_places = keys[order], place[order]
 
-    def _part(self, part: int) -> PartRows:
-        with self._lock:
-            if part in self._cache:
-                self._cache.move_to_end(part)
-                return self._cache[part]
-            committed = self._commits[part]
-            embeddings = self.info.key.embeddings and self._embeddings
-            rows = read_part_rows(self._store, committed, self.info.schema, embeddings)
-            self._cache[part] = rows
-            if len(self._cache) > PARTS_IN_MEMORY:
-                self._cache.popitem(last=False)
-            return rows
-
-    def _at(self, place: int) -> tuple[PartRows, int]:
-        return self._part(int(place) >> 32), int(place) & 0xFFFFFFFF
-
-    def by_sha256(self, sha256: str) -> Reused | None:
-        """What the previous run knows of these bytes, if its bundle was the same."""
+    def find_sha256(self, sha256: str) -> Known | None:
+        """The scores of these bytes, if the previous run had the same bundle."""
         if not self.scores_reusable:
             return None
-        for place in self._places[_equal_range(self._sha, _sha_key(sha256))]:
-            rows, i = self._at(place)
-            known = rows.reused(i)
-            if known is not None and known.facts.sha256 == sha256:
-                return known
+        high, low = _sha_keys([sha256])[0]
+        start, end = np.searchsorted(self._sha_high, high, "left"), np.searchsorted(self._sha_high, high, "right")
+        for i in range(int(start), int(end)):
+            if self._sha_low[i] == low:
+                return Known(int(self._places[i]), sha256)
         return None
 
-    def by_metadata(self, masked_uri: str, size: int, etag: str) -> Reused | None:
-        """What the previous run knows of a photo of this URI, size and change mark."""
+    def find_metadata(self, masked_uri: str, size: int, etag: str) -> Known | None:
+        """The scores of the photo of this URI, if its size in bytes and its change mark are what they were."""
         if not self.scores_reusable or not etag:
             return None
-        key = _text_key("\x1f".join((masked_uri, str(size), etag)))
-        for place in self._metadata_places[_equal_range(self._metadata, key)]:
-            rows, i = self._at(place)
-            known = rows.reused(i)
-            if known is not None and (known.facts.size, known.facts.etag) == (size, etag):
-                return known
+        key = _text_keys([_METADATA_TEXT.format(masked_uri, size, etag)])[0]
+        i = int(np.searchsorted(self._metadata, key, "left"))
+        if i < len(self._metadata) and self._metadata[i] == key:
+            return Known(int(self._metadata_places[i]), None, etag)
         return None
 
-    def by_row(self, first: int, end: int) -> Iterator[tuple[int, Reused]]:
-        """(row, what is known) of the ok rows from `first` up to `end`, in a run over the same manifest."""
+    def by_row(self, first: int, end: int) -> Iterator[tuple[int, Known]]:
+        """(row, its scores) of the ok rows from `first` up to `end`, in a run over the same manifest."""
         if not self.scores_reusable:
             return
-        row = first
-        while row < min(end, int(self._first_rows[-1])):
-            part = int(np.searchsorted(self._first_rows, row, side="right")) - 1
-            rows = self._part(part)
-            stop = min(end, int(self._first_rows[part + 1]))
-            for current in range(row, stop):
-                known = rows.reused(current - int(self._first_rows[part]))
-                if known is not None:
-                    yield current, known
-            row = stop
+        size = self.info.key.shard_size
+        for index in range(first // size, -(-end // size)):
+            if index in self._commits:
+                for i in _ok_rows(self._store.read_part(self._commits[index], ["status"])).tolist():
+                    if first <= index * size + i < end:
+                        yield index * size + i, Known(index << 32 | i)
 
-    def churn(self, shard: Shard, table: pa.Table, schema: Schema) -> tuple[int, int]:
+    def read(self, known: Sequence[Known]) -> Iterator[tuple[npt.NDArray[np.int64], KnownRows]]:
+        """What stands at the places of `known`, one part at a time, with the positions in `known` it belongs to.
+
+        Raises:
+            IncompleteError: the previous result was changed since it was indexed.
+        """
+        places = np.array([k.place for k in known], np.int64)
+        for index, positions in self._by_part(places):
+            rows = read_known(self._store, self._commits[index], places[positions] & 0xFFFFFFFF, self._embeddings)
+            for position, facts in zip(positions, rows.facts, strict=True):
+                _, sha256, etag = known[position]
+                if sha256 not in (None, facts.sha256) or (sha256 is None and etag not in (None, facts.etag)):
+                    raise IncompleteError(f"{self._store.out} was changed while it was read")
+            yield positions, rows
+
+    def churn(self, item_ids: Sequence[str], table: pa.Table) -> tuple[int, int]:
         """(changed tags, compared tags) of a shard: rows matched by item_id and bytes, tags that were not null."""
+        rows = np.flatnonzero(np.asarray(table.column("image_sha256").is_valid())).tolist()
+        shas = _sha_keys(table.column("image_sha256").take(rows).to_pylist())
+        items = _text_keys([item_ids[row] for row in rows])
+        starts = np.searchsorted(self._sha_high, shas[:, 0], "left")
+        ends = np.searchsorted(self._sha_high, shas[:, 0], "right")
+        matched, places = [], []
+        for i in np.flatnonzero(ends > starts):
+            found = slice(int(starts[i]), int(ends[i]))
+            same = (self._sha_low[found] == shas[i, 1]) & (self._items[found] == items[i])
+            if same.any():
+                matched.append(rows[i])
+                places.append(int(self._places[found][same.argmax()]))
         changed = compared = 0
-        new = {name: table.column(name).to_pylist() for name in self._shared}
-        for i, sha256 in enumerate(table.column("image_sha256").to_pylist()):
-            if sha256 is None:
-                continue
-            found = _equal_range(self._sha, _sha_key(sha256))
-            item = _text_key(shard.items[i].item_id)
-            for place in self._places[found][self._items[found] == item][:1]:
-                rows, j = self._at(place)
-                for name in self._shared:
-                    old = rows.table.column(name)[j].as_py()
-                    if old is not None:
-                        compared += 1
-                        changed += old != new[name][i]
+        place_of = np.array(places, np.int64)
+        for index, positions in self._by_part(place_of):
+            before = self._store.read_part(self._commits[index], self._shared)
+            before = before.take(place_of[positions] & 0xFFFFFFFF)
+            now = table.select(self._shared).take(np.array(matched, np.int64)[positions])
+            for name in self._shared:
+                old, new = before.column(name), now.column(name)
+                equal = pc.fill_null(pc.equal(old, new), False)
+                compared += len(old) - old.null_count
+                changed += len(old) - old.null_count - (pc.sum(equal).as_py() or 0)
         return changed, compared
 
-
-def _sha_key(sha256: str) -> int:
-    return int(sha256[:16], 16)
-
-
-def _text_key(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
-
-
-def _sorted(arrays: list[npt.NDArray[np.uint64]]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    joined = np.concatenate(arrays) if arrays else np.zeros(0, np.uint64)
-    order = np.argsort(joined, kind="stable")
-    return joined[order], order
-
-
-def _equal_range(keys: npt.NDArray[np.uint64], key: int) -> slice:
-    wanted = np.uint64(key)
-    return slice(int(np.searchsorted(keys, wanted, "left")), int(np.searchsorted(keys, wanted, "right")))
+    def _by_part(self, places: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """(part, positions in `places` that lie in it)."""
+        parts = places >> 32
+        for index in np.unique(parts):
+            yield int(index), np.flatnonzero(parts == index)
 
 
 def own_rows(
-    store: ResultStore, committed: Committed, schema: Schema, embeddings: bool, retry_kinds: frozenset[str]
-) -> dict[int, Reused | ImageError]:
-    """What an earlier commit of the same shard knows: every row but those that failed for one of `retry_kinds`."""
-    rows = read_part_rows(store, committed, schema, embeddings)
-    known: dict[int, Reused | ImageError] = {}
-    for i, row in enumerate(rows.table.column("row").to_pylist()):
-        reused = rows.reused(i)
-        if reused is not None:
-            known[row] = reused
-        elif (error := rows.error(i)).kind not in retry_kinds:
-            known[row] = error
-    return known
+    store: ResultStore, committed: Committed, embeddings: bool, retry_kinds: frozenset[str]
+) -> tuple[list[int], KnownRows, dict[int, ImageError]]:
+    """What an earlier commit of the same shard knows.
+
+    Returns:
+        The positions of its ok rows, what these rows hold, and position → why it failed for the rows that failed for
+        none of `retry_kinds`.
+    """
+    table = store.read_part(committed, ["status", "error_kind", "error"])
+    ok = _ok_rows(table)
+    kinds, details = table.column("error_kind").to_pylist(), table.column("error").to_pylist()
+    errors = {
+        i: ImageError(kind, details[i] or "")
+        for i, kind in enumerate(kinds)
+        if kind is not None and kind not in retry_kinds
+    }
+    return ok.tolist(), read_known(store, committed, ok, embeddings), errors
+
+
+def read_known(store: ResultStore, committed: Committed, rows: npt.NDArray[np.int64], embeddings: bool) -> KnownRows:
+    """The facts and the scores of some ok rows of a part."""
+    columns = [*_FACT_COLUMNS, "scores", *(["embedding"] if embeddings else [])]
+    try:
+        table = store.read_part(committed, columns).take(rows)
+    except pa.ArrowIndexError:
+        raise IncompleteError(f"{store.out} was changed while it was read") from None
+    facts = [PhotoFacts(*cells) for cells in zip(*(table.column(c).to_pylist() for c in _FACT_COLUMNS), strict=True)]
+    embedding = _matrix(table.column("embedding"), len(rows)) if embeddings else None
+    return KnownRows(facts, _matrix(table.column("scores"), len(rows)), embedding)
+
+
+def _matrix(lists: pa.ChunkedArray, rows: int) -> npt.NDArray[np.float32]:
+    """Lists of one length, none of them null, as (rows, length)."""
+    values = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(rows, -1) if rows else np.zeros((0, 0), np.float32)
+
+
+def _ok_rows(table: pa.Table) -> npt.NDArray[np.int64]:
+    return np.flatnonzero(np.asarray(pc.equal(table.column("status"), "ok")))
+
+
+def _sha_keys(sha256s: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """The first 128 bits of each digest, (digests, 2): enough that no two photos meet by chance or by design."""
+    words = np.frombuffer(bytes.fromhex("".join(sha256s)), ">u8").reshape(-1, 4)
+    return words[:, :2].astype(np.uint64)
+
+
+def _text_keys(texts: Sequence[str]) -> npt.NDArray[np.uint64]:
+    digests = b"".join(hashlib.blake2b(t.encode("utf-8", "replace"), digest_size=8).digest() for t in texts)
+    return np.frombuffer(digests, np.uint64)

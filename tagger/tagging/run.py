@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeVar
 
 from tagger import __version__, storage
 from tagger.errors import (
@@ -23,6 +25,7 @@ from tagger.errors import (
     IncompleteError,
     Interrupted,
     LockedError,
+    ManifestError,
     RunKeyError,
     UsageError,
 )
@@ -36,10 +39,12 @@ from tagger.results import ResultStore, RunInfo, RunKey
 from tagger.source.fetch import PhotoSource
 from tagger.source.manifest import EXTENSIONS, Manifest, ManifestScan, plan_shards, scan_manifest
 from tagger.tagging.job import Job, ShardWork, look
-from tagger.tagging.pipeline import tag_shards
+from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
 from tagger.tagging.reuse import PreviousRun, own_rows
 
 FAILURES_IN_A_ROW = 3  # shards; after so many the fault is not in the shard
+MAX_SHARD_SIZE = 1_000_000  # rows; a shard sits in memory
+PRODUCT_ROWS_IN_MEMORY = 20_000  # 5 KB each while they are combined
 PLACEHOLDER_SHARE = 0.01  # of all rows with the same bytes: named in the summary
 
 
@@ -113,7 +118,7 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
     """Tag every row of a manifest.
 
     Raises:
-        UsageError: options, manifest, bundle or OUT cannot be used; nothing was changed.
+        UsageError: options, manifest, bundle or OUT cannot be used, or the manifest changed under the run.
         BrakeError: OUT is there but `_SUCCESS` is not: too many failures, too much churn, too few rows.
         LockedError: another live run holds OUT.
         IncompleteError: some shard could not be finished; the same call goes on.
@@ -127,8 +132,9 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
     bundle = load_bundle(options.bundle)
     out = options.out or default_out(options.manifest)
     store = ResultStore(out)
+    version_mark = _version_mark(manifest)
     key = RunKey(
-        manifest_digest=manifest.digest(),
+        manifest_digest=_stoppable(stop, manifest.digest),
         bundle_id=bundle.bundle_id,
         calibration_id=bundle.calibration_id,
         shard_size=options.shard_size,
@@ -136,47 +142,105 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
         keep=options.keep,
         embeddings=options.embeddings,
         target_precision=target,
-        previous_out=options.reuse,
+        previous_out=_plain(options.reuse) if options.reuse is not None else None,
     )
-    existing = store.read_run()
-    if existing is not None:
-        _check_key(existing.key, key, out)
-        if store.succeeded():
-            return RunReport(out, store.read_summary() or {}, already_complete=True)
-    scan = scan_manifest(manifest, options.shard_size, options.keep, options.limit)
-    if scan.rows < options.min_rows:
-        raise BrakeError(
-            f"{options.manifest} has {scan.rows:,} rows, fewer than --min-rows {options.min_rows:,}: "
-            "a truncated feed? Nothing was tagged"
-        )
-    if stop.is_set():
-        raise Interrupted("interrupted before the first photo; nothing was tagged")
+    if (summary := _finished(store, key)) is not None:
+        return RunReport(out, summary, already_complete=True)
+    if storage.is_held(out):
+        raise LockedError(_HELD.format(out))
+    scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, options.keep, options.limit))
+    if _version_mark(manifest) != version_mark:
+        raise ManifestError(f"{options.manifest} changed while it was being checked; start the run again")
     with _held(out):
+        if (summary := _finished(store, key)) is not None:  # by another run, while this one read the manifest
+            return RunReport(out, summary, already_complete=True)
         job = _job(options, manifest, bundle, key, out)
-        previous = _previous(options, out, bundle, key)
+        previous = _previous(options, out, bundle, key, stop)
         if previous is not None and _only_decides_again(previous, key):
             job = replace(job, decide_again_only=True)
-        decisions = options.decisions or store.default_decisions
-        ledger = Ledger.read(decisions)
-        info = _run_info(options, bundle, key, job, decisions)
-        _begin(store, existing, info)
+        info = _run_info(options, bundle, key, job, scan.rows, store)
+        ledger = Ledger.read(info.decisions)
+        _begin(store, info)
         try:
-            _tag(options, store, job, manifest, scan, ledger, previous, stop, progress)
-            store.write_products(combine_products(store, info, ledger, partial(_checkpoint, stop)))
-            summary = _summary(store, scan, started)
+            before = _tag(options, store, job, manifest, scan, ledger, previous, stop, progress)
+            checkpoint = partial(_checkpoint, stop)
+            store.write_products(combine_products(store, info, ledger, checkpoint, PRODUCT_ROWS_IN_MEMORY))
+            summary = _summary(store, scan, before, time.monotonic() - started)
             store.write_summary(summary)
             _brake(summary, options, out)
             store.write_success()
+        except Interrupted:
+            rows = sum(c.rows for c in store.commits().values())
+            raise Interrupted(
+                f"interrupted; {rows:,} of {scan.rows:,} rows are committed, the same command goes on"
+            ) from None
         except OSError as error:
-            reason = storage.reason(error)
-            raise IncompleteError(f"{out} could not be written: {reason}; the same command goes on") from None
+            raise IncompleteError(
+                f"{out} could not be written: {storage.reason(error)}; the same command goes on"
+            ) from None
     return RunReport(out, summary)
+
+
+_HELD = "another run is working on {}; wait for it or choose another --out"
+_T = TypeVar("_T")
+
+
+def _stoppable(stop: threading.Event, work: Callable[[], _T]) -> _T:
+    """The result of `work`, which may read for minutes; a stop does not wait for it."""
+    result: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not result.done():
+        if stop.is_set():
+            raise Interrupted("interrupted before the first photo; nothing was tagged")
+        wait([result], timeout=SECONDS_TO_NOTICE)
+    return result.result()
+
+
+def _version_mark(manifest: Manifest) -> str:
+    try:
+        return storage.etag(manifest.reference)
+    except OSError as error:
+        raise ManifestError(f"cannot read the manifest {manifest.reference}: {storage.reason(error)}") from None
+
+
+def _plain(reference: str) -> str:
+    """One spelling of a folder: `previous/` and `./previous` are `previous`."""
+    return reference.rstrip("/") if storage.is_remote(reference) else os.path.normpath(reference)
+
+
+def _absolute(reference: str) -> str:
+    """A path that means the same from any working folder."""
+    return reference if "://" in reference else os.path.abspath(reference)
+
+
+def _finished(store: ResultStore, key: RunKey) -> dict[str, Any] | None:
+    """The summary of an OUT that is complete already; raises `UsageError` where OUT cannot be this run's."""
+    info = store.read_run()
+    if info is not None:
+        _check_key(info.key, key, store.out)
+        return store.read_summary() if store.succeeded() else None
+    try:
+        stray = store.commits()
+    except OSError as error:
+        raise UsageError(f"cannot write to {store.out}: {storage.reason(error)}") from None
+    if stray:
+        raise UsageError(f"{store.out} holds commits of a run but no run.json; choose another --out")
+    return None
 
 
 def _check(options: RunOptions) -> None:
     for name, value in (("--shard-size", options.shard_size), ("--limit", options.limit)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: at least 1")
+    if options.shard_size > MAX_SHARD_SIZE:
+        raise UsageError(f"--shard-size {options.shard_size}: at most {MAX_SHARD_SIZE:,}")
     if len(set(options.keep)) < len(options.keep):
         raise UsageError("--keep names a column twice")
     if options.reuse_check not in ("bytes", "metadata"):
@@ -186,8 +250,15 @@ def _check(options: RunOptions) -> None:
 def _check_key(existing: RunKey, wanted: RunKey, out: str) -> None:
     names = existing.differences(wanted)
     if names:
-        pairs = "; ".join(f"{n}: {getattr(existing, n)} there, {getattr(wanted, n)} now" for n in names)
+        pairs = "; ".join(f"{n}: {_short(getattr(existing, n))} there, {_short(getattr(wanted, n))} now" for n in names)
         raise RunKeyError(f"{out} belongs to another run ({pairs}); write to a new folder with --out NEW --reuse {out}")
+
+
+def _short(value: object) -> str:
+    """A field of the run key for a person: digests by their first digits."""
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    return "none" if value is None else str(value)[:16] + "…" * (len(str(value)) == 64)
 
 
 @contextlib.contextmanager
@@ -196,7 +267,7 @@ def _held(out: str) -> Iterator[None]:
         try:
             stack.enter_context(storage.hold(out))
         except BlockingIOError:
-            raise LockedError(f"another run is working on {out}; wait for it or choose another --out") from None
+            raise LockedError(_HELD.format(out)) from None
         except OSError as error:
             raise UsageError(f"cannot write to {out}: {storage.reason(error)}") from None
         yield
@@ -227,9 +298,9 @@ def _device(wanted: str) -> str:
     """'auto' is a CUDA device where there is one; looking must not import torch."""
     if wanted == "auto":
         return "cuda" if os.path.exists("/dev/nvidia0") and _torch_installed() else "cpu"
-    if wanted != "cpu" and not wanted.startswith("cuda"):
+    if wanted != "cpu" and not re.fullmatch(r"cuda(:\d+)?", wanted):
         raise UsageError(f"--device {wanted}: auto, cpu, cuda or cuda:N")
-    if wanted.startswith("cuda") and not _torch_installed():
+    if wanted != "cpu" and not _torch_installed():
         raise UsageError(f"--device {wanted} needs torch and timm: pip install tagger")
     return wanted
 
@@ -242,14 +313,14 @@ def _torch_installed() -> bool:
     return True
 
 
-def _previous(options: RunOptions, out: str, bundle: Bundle, key: RunKey) -> PreviousRun | None:
+def _previous(options: RunOptions, out: str, bundle: Bundle, key: RunKey, stop: threading.Event) -> PreviousRun | None:
     if options.reuse is None:
         return None
-    if os.path.abspath(options.reuse) == os.path.abspath(out):
+    if os.path.realpath(options.reuse) == os.path.realpath(out):
         raise UsageError(f"--reuse {options.reuse} is the OUT of this very run; name the OUT of an earlier one")
-    return PreviousRun(
-        options.reuse, bundle.bundle_id, bundle.schema, key.embeddings, options.reuse_check == "metadata"
-    )
+    by_metadata = options.reuse_check == "metadata"
+    read = partial(PreviousRun, options.reuse, bundle.bundle_id, bundle.schema, key.embeddings, by_metadata)
+    return _stoppable(stop, read)
 
 
 def _only_decides_again(previous: PreviousRun, key: RunKey) -> bool:
@@ -262,29 +333,34 @@ def _only_decides_again(previous: PreviousRun, key: RunKey) -> bool:
     )
 
 
-def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, decisions: str) -> RunInfo:
+def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, rows: int, store: ResultStore) -> RunInfo:
     versions = {"tagger": __version__, "python": platform.python_version()}
     for package in ("numpy", "pyarrow", "pillow", "onnxruntime" if job.engine.device == "cpu" else "torch"):
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     return RunInfo(
         key=key,
-        manifest=options.manifest,
-        bundle=bundle.folder,
+        manifest=_absolute(options.manifest),
+        bundle=_absolute(bundle.folder),
         bundle_name=bundle.name,
         schema=bundle.schema,
         calibration=bundle.calibration.to_dict(),
-        decisions=decisions,
+        decisions=_absolute(options.decisions) if options.decisions is not None else store.default_decisions,
         versions=versions,
         device=job.engine.device,
         started_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        rows=rows,
     )
 
 
-def _begin(store: ResultStore, existing: RunInfo | None, info: RunInfo) -> None:
+def _begin(store: ResultStore, info: RunInfo) -> None:
+    """Make OUT this run's; one that goes on keeps its start, and learns of a ledger or a bundle that moved."""
+    existing = store.read_run()
+    if existing is not None:
+        info = replace(info, started_at=existing.started_at)
     try:
         store.remove_success()
-        if existing is None:
+        if info != existing:
             store.write_run(info)
     except OSError as error:
         raise UsageError(f"cannot write to {store.out}: {storage.reason(error)}") from None
@@ -300,11 +376,15 @@ def _tag(
     previous: PreviousRun | None,
     stop: threading.Event,
     progress: Progress,
-) -> None:
-    """Bring every shard to its commit; raises `IncompleteError` where some could not be."""
-    commits = {index: c for index, c in store.commits().items() if store.is_whole(c)}
-    done = {i: c for i, c in commits.items() if not PASSING_KINDS & set(c.failed)}
+) -> int:
+    """Bring every shard to its commit; returns how many photos earlier calls had inferred.
+
+    Raises:
+        IncompleteError: some shard could not be committed.
+    """
+    commits = _whole_commits(store, stop)
     store.remove_strays(commits)
+    done = {i: c for i, c in commits.items() if not PASSING_KINDS & set(c.failed)}
     progress.start(scan.rows, sum(c.rows for c in done.values()))
     source = PhotoSource(options.root)
     look_at = partial(look, job=job, fetch=source, probe=source.probe, previous=previous)
@@ -315,20 +395,36 @@ def _tag(
                 yield _open_work(job, store, shard, commits.get(shard.index), previous)
 
     shards = plan_shards(manifest, scan, options.shard_size, options.keep, options.limit)
+    results = tag_shards(job, works(shards), look_at, store, ledger, previous, stop, progress.advance)
     failures: list[ShardFailure] = []
     in_a_row = 0
-    for result in tag_shards(job, works(shards), look_at, store, ledger, previous, stop, progress.advance):
-        if isinstance(result, Committed):
-            in_a_row = 0
-            continue
-        failures.append(result)
-        in_a_row += 1
-        if in_a_row >= FAILURES_IN_A_ROW:
-            break
+    with contextlib.closing(results):
+        for result in results:
+            if isinstance(result, Committed):
+                in_a_row = 0
+                continue
+            failures.append(result)
+            in_a_row += 1
+            if in_a_row >= FAILURES_IN_A_ROW:
+                break
     if failures:
+        missing = len(scan.shard_digests) - len(store.commits())
         raise IncompleteError(
-            f"{failures[0].error} ({len(failures)} shards are missing); run the same command again to go on"
+            f"{failures[0].error}; shards that are not finished: {missing}; run the same command again to go on"
         )
+    return sum(c.inferred for c in commits.values())
+
+
+def _whole_commits(store: ResultStore, stop: threading.Event) -> dict[int, Committed]:
+    """The commits whose parts are what was committed; the others count no longer."""
+    whole = {}
+    for index, committed in store.commits().items():
+        _checkpoint(stop)
+        if store.is_whole(committed):
+            whole[index] = committed
+        else:
+            store.drop_commit(committed)
+    return whole
 
 
 def _open_work(
@@ -337,8 +433,7 @@ def _open_work(
     """A shard's work with all that needs no photo filled in."""
     work = ShardWork(shard, job)
     if committed is not None:  # rows failed for a passing reason: only those are tried again
-        own = own_rows(store, committed, job.schema, job.embeddings, PASSING_KINDS)
-        work.carry(own, committed.inferred, committed.reused)
+        work.carry(committed, *own_rows(store, committed, job.embeddings, PASSING_KINDS))
     elif previous is not None and job.decide_again_only:
         first = shard.items[0].row
         for row, known in previous.by_row(first, first + len(shard.items)):
@@ -351,7 +446,8 @@ def _checkpoint(stop: threading.Event) -> None:
         raise Interrupted("interrupted")
 
 
-def _summary(store: ResultStore, scan: ManifestScan, started: float) -> dict[str, Any]:
+def _summary(store: ResultStore, scan: ManifestScan, inferred_before: int, seconds: float) -> dict[str, Any]:
+    """summary.json: counts are of the whole OUT, seconds and speed of this call."""
     commits = store.commits()
     if sum(c.rows for c in commits.values()) != scan.rows:
         raise IncompleteError(f"{store.out} holds fewer rows than the manifest; run the same command again")
@@ -362,7 +458,6 @@ def _summary(store: ResultStore, scan: ManifestScan, started: float) -> dict[str
         failed.update(committed.failed)
         flagged.update(committed.flagged)
         photos.update(committed.photos)
-    seconds = time.monotonic() - started
     inferred = sum(c.inferred for c in commits.values())
     compared = sum(c.churn_total for c in commits.values())
     changed = sum(c.churn_changed for c in commits.values())
@@ -378,14 +473,19 @@ def _summary(store: ResultStore, scan: ManifestScan, started: float) -> dict[str
         "repeated_photos": [
             {"image_sha256": sha256, "rows": n}
             for sha256, n in photos.most_common(10)
-            if scan.rows >= 100 and n > PLACEHOLDER_SHARE * scan.rows
+            if n > max(1, PLACEHOLDER_SHARE * scan.rows)
         ],
         "seconds": round(seconds, 2),
-        "images_per_second": round(inferred / seconds, 2) if seconds else 0.0,
+        "images_per_second": round((inferred - inferred_before) / seconds, 2) if seconds else 0.0,
     }
 
 
 def _brake(summary: dict[str, Any], options: RunOptions, out: str) -> None:
+    if summary["rows"] < options.min_rows:
+        raise BrakeError(
+            f"{options.manifest} has {summary['rows']:,} rows, fewer than --min-rows {options.min_rows:,}: "
+            f"a truncated feed? The rows are in {out}, _SUCCESS is not"
+        )
     n_failed = summary["rows"] - summary["ok"]
     share = n_failed / summary["rows"]
     if share > options.max_failed:

@@ -33,6 +33,7 @@ def read_status(out: str) -> dict[str, Any]:
         "started_at": info.started_at,
         "device": info.device,
         "shards_committed": len(commits),
+        "rows": info.rows,
         "rows_committed": sum(c.rows for c in commits.values()),
         "rows_failed": sum(sum(c.failed.values()) for c in commits.values()),
         "summary": store.read_summary(),

@@ -5,79 +5,127 @@ Nothing here trains a network: scores of labelled photos go in, a `Calibration` 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tagger.model.confidence import ACCEPTED, NOT_APPLICABLE, TARGETS, Calibration, decide
+from tagger.model.confidence import (
+    ACCEPTED,
+    CONFIDENCE_DECIMALS,
+    DEFAULT_TARGET,
+    NOT_APPLICABLE,
+    TARGETS,
+    Calibration,
+    decide,
+)
 from tagger.schema import Attribute, Schema
 from tagger.training.data import LabelledPhotos
+from tagger.training.measures import bootstrap_weights
+from tagger.training.sources import source_names
 
 MIN_ACCEPTED = 60  # rows of a source, below which its precision is not judged
 MIN_GROUPS = 5  # contributors or brands among them
 QUANTILE = 0.10  # of the bootstrapped precision, which must meet the target
 RESAMPLES = 400
 MIN_VETO_ROWS = 20
-CANDIDATES = 120  # thresholds looked at per source, evenly spread over its rows
+MIN_TEMPERATURE_ROWS = 10
+CANDIDATES_AT_ONCE = 512  # bounds the memory of a search: resamples × so many numbers
 
 
 @dataclass(frozen=True)
 class Outcomes:
     """How one attribute's tags fare on labelled rows; only rows whose truth is known are kept."""
 
-    confidence: npt.NDArray[np.float64]  # (rows,)
+    confidence: npt.NDArray[np.float64]  # (rows,) rounded as `decide` compares it
     right: npt.NDArray[np.bool_]  # (rows,) False too where the true category excludes the attribute
+    labelled: npt.NDArray[np.bool_]  # (rows,) False where all that is known is that the attribute does not apply
     best: npt.NDArray[np.int64]  # (rows,) predicted value
-    source: npt.NDArray[np.int64]  # (rows,)
+    source: npt.NDArray[np.int64]  # (rows,) index into the sorted sources
     group: npt.NDArray[np.int64]  # (rows,)
     eligible: npt.NDArray[np.bool_]  # (rows,) applicable by the model, and its parent is accepted
 
 
+class Vote(NamedTuple):
+    """What one source says of an attribute's threshold."""
+
+    votes: bool  # False: it never has 60 accepted rows in 5 groups, so that it cannot be judged
+    threshold: float | None  # its own; None: the target fails already where it can first be judged
+    labelled: int  # rows with a label
+
+
+class Fitted(NamedTuple):
+    """A calibration, and why its thresholds are what they are."""
+
+    calibration: Calibration
+    votes: dict[str, dict[str, dict[str, Vote]]]  # target → attribute → labels file
+    never: tuple[str, ...]  # attributes that no threshold was looked for
+
+
 def fit_calibration(
-    logits: npt.NDArray[np.float32], photos: LabelledPhotos, seed: int = 0
-) -> tuple[Calibration, list[str]]:
+    logits: npt.NDArray[np.float32],
+    photos: LabelledPhotos,
+    seed: int = 0,
+    *,
+    targets: Sequence[str] = TARGETS,
+    temperatures: Mapping[str, float] | None = None,
+    never: Collection[str] = (),
+) -> Fitted:
     """Temperatures and thresholds for every target precision.
 
     Args:
         logits: uncalibrated, (photos, n_scores), of rows that took no part in fitting the network.
-
-    Returns:
-        The calibration, and one line for every attribute that is always reviewed at the default target.
+        targets: keys of the target precisions, as in `TARGETS`.
+        temperatures: of attributes that `photos` says too little of; 1 where this says nothing either.
+        never: attributes that get no threshold, whatever the labels say.
     """
     schema = photos.schema
-    temperatures = {
-        a.name: fit_temperature(logits[:, schema.slices[a.name]], photos.allowed[:, schema.slices[a.name]])
+    known_temperatures = {
+        a.name: fit_temperature(
+            logits[:, schema.slices[a.name]],
+            photos.allowed[:, schema.slices[a.name]],
+            otherwise=(temperatures or {}).get(a.name, 1.0),
+        )
         for a in schema.attributes
     }
-    generator = np.random.default_rng(seed)
-    n_groups = len(set(photos.groups))
-    weights = generator.multinomial(n_groups, np.full(n_groups, 1 / max(1, n_groups)), RESAMPLES).astype(np.float64)
     thresholds: dict[str, dict[str, float | None]] = {}
     vetoed: dict[str, dict[str, tuple[str, ...]]] = {}
-    for target in TARGETS:
-        thresholds[target], vetoed[target] = {}, {}
+    votes: dict[str, dict[str, dict[str, Vote]]] = {}
+    sources = sorted(set(photos.sources))
+    for target in targets:
+        thresholds[target], vetoed[target], votes[target] = {}, {}, {}
         for attribute in schema.attributes:  # parents come first: their threshold bears on those that hang on them
-            so_far = Calibration(temperatures, thresholds, vetoed)
-            outcomes = _outcomes(logits, photos, attribute, so_far, target)
-            threshold = fit_threshold(outcomes, float(target), weights)
-            thresholds[target][attribute.name] = threshold
+            name = attribute.name
+            so_far = Calibration(known_temperatures, thresholds, vetoed)
+            outcomes = observe(logits, photos, attribute, so_far, target)
+            by_source = fit_threshold(outcomes, float(target), seed)
+            votes[target][name] = {sources[index]: vote for index, vote in by_source.items()}
+            threshold = None if name in never else strictest(by_source.values())
+            thresholds[target][name] = threshold
             if threshold is not None:
-                never = _vetoed_values(outcomes, attribute, threshold, float(target))
-                if never:
-                    vetoed[target][attribute.name] = never
-    calibration = Calibration(temperatures, thresholds, vetoed)
-    return calibration, _always_reviewed(schema, calibration)
+                values = vetoed_values(outcomes, attribute, threshold, float(target))
+                if values:
+                    vetoed[target][name] = values
+    return Fitted(Calibration(known_temperatures, thresholds, vetoed), votes, tuple(never))
 
 
-def fit_temperature(logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_]) -> float:
-    """The temperature that minimises the log-loss of the labels (Guo et al. 2017); 1 where there are none.
+def fit_temperature(
+    logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_], otherwise: float = 1.0
+) -> float:
+    """The temperature from 0.2 to 5 that minimises the log-loss of the labels (Guo et al. 2017, section 4.2).
 
     A partial label's loss is that of the summed probability of its values.
+
+    Args:
+        logits: (photos, values) of one attribute.
+        allowed: (photos, values), the values that each label leaves possible; a row with none is unknown.
+        otherwise: returned where fewer than 10 photos are labelled.
     """
     known = allowed.any(axis=1)
-    if known.sum() < 10:
-        return 1.0
+    if known.sum() < MIN_TEMPERATURE_ROWS:
+        return otherwise
     scores, mask = logits[known].astype(np.float64), allowed[known]
 
     def loss(log_t: float) -> float:
@@ -88,7 +136,7 @@ def fit_temperature(logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.boo
 
     low, high = np.log(0.2), np.log(5.0)
     ratio = (np.sqrt(5) - 1) / 2
-    for _ in range(40):  # golden-section search: the loss is unimodal in the temperature
+    for _ in range(40):  # golden-section search: the loss of single values is unimodal in the temperature
         left, right = high - ratio * (high - low), low + ratio * (high - low)
         if loss(left) < loss(right):
             high = right
@@ -97,76 +145,101 @@ def fit_temperature(logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.boo
     return round(float(np.exp((low + high) / 2)), 4)
 
 
-def fit_threshold(outcomes: Outcomes, target: float, weights: npt.NDArray[np.float64]) -> float | None:
-    """The least confidence at which every source's accepted precision meets `target`; None where there is none.
+def fit_threshold(outcomes: Outcomes, target: float, seed: int = 0) -> dict[int, Vote]:
+    """What each source says of the least confidence at which its accepted precision meets `target`.
 
-    Per source, confidences are searched downward. At each, the precision of the accepted rows is bootstrapped over
-    groups, and its 10 % quantile must reach the target; the search ends at the first failure. Sources that never
-    have 60 accepted rows in 5 groups do not vote; the strictest of the others decides.
+    Per source, every confidence is tried, downward. At each, the precision of the rows accepted there is
+    bootstrapped over the source's groups, and its 10 % quantile must reach the target; the search ends at the first
+    failure. A source that never has 60 accepted rows in 5 groups, or has no label of the attribute, does not vote.
+
+    Returns:
+        source → vote; `strictest` of them is the attribute's threshold.
+    """
+    votes = {}
+    for source in np.unique(outcomes.source).tolist():
+        of_source = outcomes.source == source
+        labelled = int((of_source & outcomes.labelled).sum())
+        if not labelled:  # only rows where any tag is wrong: they say nothing of the tags that belong there
+            continue
+        names, group = np.unique(outcomes.group[of_source], return_inverse=True)
+        rows = outcomes.eligible[of_source]
+        weights = bootstrap_weights(len(names), RESAMPLES, np.random.default_rng((seed, source)))
+        judged, threshold = _lowest_confidence(
+            outcomes.confidence[of_source][rows], outcomes.right[of_source][rows], group[rows], weights, target
+        )
+        votes[source] = Vote(judged, threshold, labelled)
+    return votes
+
+
+def strictest(votes: Collection[Vote]) -> float | None:
+    """The highest threshold of the sources that vote; None where one of them has none, or nobody votes."""
+    thresholds = [vote.threshold for vote in votes if vote.votes]
+    found = [threshold for threshold in thresholds if threshold is not None]
+    return max(found) if found and len(found) == len(thresholds) else None
+
+
+def _lowest_confidence(
+    confidence: npt.NDArray[np.float64],
+    right: npt.NDArray[np.bool_],
+    group: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float64],
+    target: float,
+) -> tuple[bool, float | None]:
+    """(whether the rows could be judged at all, the least confidence that holds the target).
 
     Args:
+        confidence, right, group: (rows,) of one source's eligible rows.
         weights: (resamples, groups), how often each group was drawn.
     """
-    found: list[float | None] = []
-    for source in np.unique(outcomes.source):
-        rows = np.flatnonzero((outcomes.source == source) & outcomes.eligible)
-        rows = rows[np.argsort(-outcomes.confidence[rows], kind="stable")]
-        if len(rows) >= MIN_ACCEPTED:
-            judged, threshold = _search(outcomes, rows, target, weights)
-            if judged:
-                found.append(threshold)
-    if not found or any(threshold is None for threshold in found):
-        return None
-    return max(threshold for threshold in found if threshold is not None)
-
-
-def _search(
-    outcomes: Outcomes, rows: npt.NDArray[np.int64], target: float, weights: npt.NDArray[np.float64]
-) -> tuple[bool, float | None]:
-    """(whether the source could be judged at all, its threshold); `rows` by falling confidence."""
-    n_groups = weights.shape[1]
+    order = np.argsort(-confidence, kind="stable")
+    confidence, right, group = confidence[order], right[order], group[order]
+    new_group = np.zeros(len(order), dtype=bool)
+    new_group[np.unique(group, return_index=True)[1]] = True
+    n_groups = np.cumsum(new_group)
+    last_of_tie = np.append(confidence[1:] != confidence[:-1], True)[: len(order)]
+    candidate = last_of_tie & (np.arange(1, len(order) + 1) >= MIN_ACCEPTED) & (n_groups >= MIN_GROUPS)
     best: float | None = None
-    judged = False
-    step = max(1, (len(rows) - MIN_ACCEPTED) // CANDIDATES)
-    for end in range(MIN_ACCEPTED, len(rows) + 1, step):
-        threshold = float(outcomes.confidence[rows[end - 1]])
-        accepted = rows[outcomes.confidence[rows] >= threshold]
-        total = np.bincount(outcomes.group[accepted], minlength=n_groups).astype(np.float64)
-        if (total > 0).sum() < MIN_GROUPS:
-            continue
-        judged = True
-        right = np.bincount(outcomes.group[accepted], weights=outcomes.right[accepted], minlength=n_groups)
-        drawn = weights @ total
-        precision = (weights @ right)[drawn > 0] / drawn[drawn > 0]
-        if float(np.quantile(precision, QUANTILE)) < target:
-            break
-        best = threshold
-    return judged, best
+    accepted, hits = np.zeros((len(weights), 1)), np.zeros((len(weights), 1))
+    for start in range(0, len(order), CANDIDATES_AT_ONCE):
+        part = slice(start, start + CANDIDATES_AT_ONCE)
+        drawn = weights[:, group[part]]
+        accepted_here = accepted + np.cumsum(drawn, axis=1)
+        hits_here = hits + np.cumsum(drawn * right[part], axis=1)
+        for column in np.flatnonzero(candidate[part]).tolist():
+            total = accepted_here[:, column]
+            precision = hits_here[:, column][total > 0] / total[total > 0]
+            if np.quantile(precision, QUANTILE) < target - 1e-9:
+                return True, best
+            best = float(confidence[start + column])
+        accepted, hits = accepted_here[:, -1:], hits_here[:, -1:]
+    return bool(candidate.any()), best
 
 
-def _outcomes(
+def observe(
     logits: npt.NDArray[np.float32],
     photos: LabelledPhotos,
     attribute: Attribute,
     calibration: Calibration,
     target: str,
 ) -> Outcomes:
+    """The outcomes of one attribute's tags, its parent being decided by `calibration` at `target`."""
     schema = photos.schema
     decided = decide(logits, schema, calibration, target)
     tags = decided[attribute.name]
     mask = photos.allowed[:, schema.slices[attribute.name]]
-    known: npt.NDArray[np.bool_] = np.asarray(mask.any(axis=1))
+    labelled: npt.NDArray[np.bool_] = np.asarray(mask.any(axis=1))
+    known = labelled
     eligible = tags.decision != NOT_APPLICABLE
     if attribute.parent is not None:
-        excluded = truly_excluded(photos, attribute)
-        known = np.logical_or(known, excluded)
+        known = labelled | truly_excluded(photos, attribute)
         eligible &= decided[attribute.parent].decision == ACCEPTED
     right = mask[np.arange(len(mask)), tags.best]
     sources = np.unique(np.array(photos.sources), return_inverse=True)[1]
     groups = np.unique(np.array(photos.groups), return_inverse=True)[1]
     return Outcomes(
-        tags.confidence[known].astype(np.float64),
+        tags.confidence[known].astype(np.float64).round(CONFIDENCE_DECIMALS),
         right[known],
+        labelled[known],
         tags.best[known],
         sources[known],
         groups[known],
@@ -176,7 +249,8 @@ def _outcomes(
 
 def truly_excluded(photos: LabelledPhotos, attribute: Attribute) -> npt.NDArray[np.bool_]:
     """Rows whose true parent value is known and leaves no room for `attribute`, (photos,)."""
-    assert attribute.parent is not None
+    if attribute.parent is None:
+        return np.zeros(len(photos), dtype=bool)
     parent = photos.schema.by_name[attribute.parent]
     mask = photos.allowed[:, photos.schema.slices[parent.name]]
     columns = [parent.index(value) for value in attribute.parent_values]
@@ -184,8 +258,8 @@ def truly_excluded(photos: LabelledPhotos, attribute: Attribute) -> npt.NDArray[
     return result
 
 
-def _vetoed_values(outcomes: Outcomes, attribute: Attribute, threshold: float, target: float) -> tuple[str, ...]:
-    """Values whose accepted rows leave no hope that their precision meets the target."""
+def vetoed_values(outcomes: Outcomes, attribute: Attribute, threshold: float, target: float) -> tuple[str, ...]:
+    """Values whose 20 or more accepted rows leave no hope that their precision meets the target."""
     accepted = outcomes.eligible & (outcomes.confidence >= threshold)
     never = []
     for index, value in enumerate(attribute.value_names):
@@ -204,10 +278,31 @@ def wilson_upper(right: int, n: int, z: float = 1.645) -> float:
     return float((centre + spread) / (1 + z * z / n))
 
 
-def _always_reviewed(schema: Schema, calibration: Calibration) -> list[str]:
-    at_default = calibration.thresholds["0.95"]
-    return [
-        f"{a.name}: no threshold reaches 0.95 on every source; its tags are always reviewed"
-        for a in schema.attributes
-        if at_default.get(a.name) is None
-    ]
+def explain(schema: Schema, fitted: Fitted, target: str = DEFAULT_TARGET) -> list[str]:
+    """A line for a person on every attribute: from which confidence its tags are accepted, or why never."""
+    return [f"{a.name}: {_explained(a.name, fitted, target)}" for a in schema.attributes]
+
+
+def _explained(name: str, fitted: Fitted, target: str) -> str:
+    votes = fitted.votes[target][name]
+    shown = source_names({source for by_name in fitted.votes[target].values() for source in by_name})
+    threshold = fitted.calibration.thresholds[target][name]
+    if threshold is not None:
+        own = ", ".join(f"{shown[s]} {vote.threshold:.3f}" for s, vote in votes.items() if vote.threshold is not None)
+        unheard = [shown[source] for source, vote in votes.items() if not vote.votes]
+        values = fitted.calibration.vetoed.get(target, {}).get(name, ())
+        text = f"accepted from {threshold:.3f} ({own})"
+        if unheard:
+            text += f"; too few accepted rows to judge {', '.join(unheard)}"
+        return text + (f"; always reviewed: {', '.join(values)}" if values else "")
+    if name in fitted.never:
+        return "always reviewed: nothing could be learned of it"
+    if not votes:
+        return "always reviewed: no photo is labelled"
+    failed = [shown[source] for source, vote in votes.items() if vote.votes and vote.threshold is None]
+    if failed:
+        return f"always reviewed: no confidence holds {target} on {' and '.join(failed)}"
+    return (
+        f"always reviewed: nowhere {MIN_ACCEPTED} acceptable tags in {MIN_GROUPS} groups "
+        f"({', '.join(f'{shown[source]}: {vote.labelled} labelled' for source, vote in votes.items())})"
+    )

@@ -1,0 +1,75 @@
+# Every target makes the virtual environment it needs first; Python 3.11 or newer with venv is enough to begin.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+SERVE_VENV ?= .venv-serve
+DEMO := demo-catalogue
+
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(SERVE_VENV)/.installed ## Draw a small catalogue, tag it, and show the tags on a page
+	@rm -rf $(DEMO)
+	@$(SERVE_VENV)/bin/tagger demo --out $(DEMO) --items 120
+	@$(SERVE_VENV)/bin/tagger run $(DEMO)/manifest.csv --out $(DEMO)/tags
+	@$(SERVE_VENV)/bin/tagger export $(DEMO)/tags --format html --output $(DEMO)/tags.html
+	@echo
+	@echo "Open the page: $(CURDIR)/$(DEMO)/tags.html"
+	@echo "The photos are drawings: they show how the tool works and are no evidence of its accuracy."
+
+.PHONY: test
+test: $(VENV)/.installed ## Run the tests with coverage; below 90 % they fail
+	@$(VENV)/bin/python -m pytest --ignore=tests/services --cov --cov-report=term --cov-fail-under=90
+
+.PHONY: test-services
+test-services: $(VENV)/.installed ## Run the suites with real services (Debian packages: tests/services/packages.txt)
+	@$(VENV)/bin/python -m pytest tests/services
+
+.PHONY: lint
+lint: $(VENV)/.installed ## Check style and format
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+.PHONY: type
+type: $(VENV)/.installed ## Check types
+	@$(VENV)/bin/mypy
+
+.PHONY: bench
+bench: $(VENV)/.installed ## Measure how fast each stage is, alone and together
+	@$(VENV)/bin/python bench/run_all.py
+
+.PHONY: wheel
+wheel: $(SERVE_VENV)/.installed ## Build the wheel into dist/
+	@rm -rf build
+	@$(SERVE_VENV)/bin/python -m pip wheel -qq --no-deps --wheel-dir dist .
+	@ls -lh dist/*.whl
+
+.PHONY: clean
+clean: ## Remove what was built, drawn and cached; the virtual environments stay
+	@rm -rf build dist $(DEMO) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find tagger schemas tests jobs -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Remove the virtual environments too
+	@rm -rf .venv .venv-* *.egg-info
+
+$(VENV)/.installed: setup.cfg constraints.txt
+	@echo "Installing what training, tests and checks need into $(VENV): torch with CUDA, about 6 GB, some minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+$(SERVE_VENV)/.installed: setup.cfg constraints.txt requirements-serve.txt
+	@echo "Installing what tagging on a CPU needs into $(SERVE_VENV): about 0.4 GB, no torch."
+	@$(PYTHON) -m venv $(SERVE_VENV)
+	@$(SERVE_VENV)/bin/python $(PIP_INSTALL) -r requirements-serve.txt
+	@$(SERVE_VENV)/bin/python $(PIP_INSTALL) --no-deps -e .
+	@touch $@

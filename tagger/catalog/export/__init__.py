@@ -1,0 +1,1 @@
+"""Final values, handed on to other programs and to people."""

@@ -1,0 +1,30 @@
+"""Where the data of a command goes: a file, whole or not at all, or standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import IO
+
+from tagger import storage
+from tagger.errors import UsageError
+
+
+@contextlib.contextmanager
+def open_output(reference: str | None) -> Iterator[IO[bytes]]:
+    """The file `reference`, which takes its name when the block ends well; standard output for None or '-'.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    if reference is None or reference == "-":
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with storage.writer(reference) as file:
+            yield file
+    except OSError as error:
+        raise UsageError(f"cannot write {reference}: {storage.reason(error)}") from None

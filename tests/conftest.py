@@ -1,0 +1,55 @@
+"""Fixtures that all tests share. Nothing here is automatic: a test gets what it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from fakes import Row, draw_photo, write_manifest
+
+from tagger.model.bundle import save_dummy_bundle
+from tagger.schema import Schema, load_schema
+
+PHOTOS = 12
+
+MakeManifest = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def apparel() -> Schema:
+    """The shipped default schema."""
+    return load_schema("apparel")
+
+
+@pytest.fixture(scope="session")
+def dummy_bundle(apparel: Schema, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a bundle with the default schema whose scores mean nothing; thresholds for 0.95 and 0.90."""
+    folder = str(tmp_path_factory.mktemp("bundles") / "dummy")
+    save_dummy_bundle(apparel, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small photos, photo-00.jpg to photo-11.jpg, all different. For reading only."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(PHOTOS):
+        draw_photo(folder / f"photo-{number:02d}.jpg", number)
+    return folder
+
+
+@pytest.fixture
+def make_manifest(tmp_path: Path, photo_folder: Path) -> MakeManifest:
+    """`make_manifest(rows, name="manifest.csv")` → path in the test's own folder; the extension says what is written.
+
+    `rows` are dictionaries, or a number: that many products, each with one of the photos of `photo_folder`.
+    """
+
+    def make(rows: int | Sequence[Row] = PHOTOS, name: str = "manifest.csv") -> Path:
+        if isinstance(rows, int):
+            photos = [str(photo_folder / f"photo-{i % PHOTOS:02d}.jpg") for i in range(rows)]
+            rows = [{"item_id": f"{i:05d}", "image_uri": photo} for i, photo in enumerate(photos)]
+        return write_manifest(tmp_path / name, rows)
+
+    return make
