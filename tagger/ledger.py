@@ -69,8 +69,16 @@ class Ledger:
 
     @classmethod
     def read(cls, folder: str) -> Ledger:
-        """The ledger in `folder`; empty where there is none. Raises `DecisionsError` for a damaged file."""
-        return cls(decision for name in ledger_files(folder) for decision in _read_file(storage.join(folder, name)))
+        """The ledger in `folder`; empty where there is none.
+
+        Raises:
+            DecisionsError: the folder cannot be read, or a file in it is damaged.
+        """
+        try:
+            names = ledger_files(folder)
+        except OSError as error:
+            raise DecisionsError(f"cannot read the ledger {folder}: {storage.reason(error)}") from None
+        return cls(decision for name in names for decision in _read_file(storage.join(folder, name)))
 
     def _add(self, decision: Decision) -> None:
         if decision.decision_id in self.ids:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -17,6 +18,7 @@ from tagger.errors import SchemaError
 LANGUAGES = ("en", "ko")
 DEFAULT_SCHEMA = "apparel"
 MAX_SCHEMA_BYTES = 1 << 20
+MAX_SCHEMA_NODES = 100_000  # of the YAML text with its aliases written out
 
 RESERVED_NAMES = frozenset(
     "row item_id image_uri status error_kind error needs_review review_reasons image_sha256 image_bytes image_etag "
@@ -25,6 +27,11 @@ RESERVED_NAMES = frozenset(
 )
 RESERVED_SUFFIXES = ("_confidence", "_decision", "_disagreement")
 _ATTRIBUTE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+# PyYAML's own, and what it lets through: a date that does not exist, `!!int x`, `!!timestamp x`, `[[[[…`
+_YAML_FAULTS = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError)
+_SCHEMA_KEYS = {"name", "version", "attributes"}
+_ATTRIBUTE_KEYS = {"name", "names", "applies_to", "values"}
+_VALUE_KEYS = {"name", "names", "synonyms"}
 
 
 @dataclass(frozen=True)
@@ -144,13 +151,17 @@ def shipped_schemas() -> list[str]:
 def parse_schema(text: str, origin: str) -> Schema:
     """A schema from YAML text; `origin` names it in errors."""
     try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        first_line = " ".join(str(error).split())
-        raise SchemaError(f"the schema {origin} is not valid YAML: {first_line}") from None
-    except ValueError as error:  # for example a date that does not exist
-        raise SchemaError(f"the schema {origin} is not valid YAML: {error}") from None
-    return schema_from_dict(data, origin)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _check_nodes(node, origin)
+        data = loader.construct_document(node) if node is not None else None
+    except _YAML_FAULTS as error:
+        raise SchemaError(f"the schema {origin} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    schema = schema_from_dict(data, origin)
+    if isinstance(data, dict):
+        _check_keys(data, origin)
+    return schema
 
 
 def schema_from_dict(data: object, origin: str) -> Schema:
@@ -158,33 +169,94 @@ def schema_from_dict(data: object, origin: str) -> Schema:
     if not isinstance(data, dict) or not isinstance(data.get("attributes"), list) or not data["attributes"]:
         raise SchemaError(f"the schema {origin} needs a list called 'attributes'")
     name = data.get("name")
-    if not isinstance(name, str) or not name:
+    if not _is_name(name):
         raise SchemaError(f"the schema {origin} needs a 'name'")
-    attributes: list[Attribute] = []
+    version = data.get("version", 1)
+    if version != 1 or isinstance(version, bool):
+        raise SchemaError(f"the schema {origin} is of version {_shown(version)}, this tagger reads version 1")
+    attributes: dict[str, Attribute] = {}
     for entry in data["attributes"]:
-        attributes.append(_parse_attribute(entry, attributes, origin))
-    return Schema(name=name, attributes=tuple(attributes))
+        attribute = _parse_attribute(entry, attributes, origin)
+        attributes[attribute.name] = attribute
+    return Schema(name=name, attributes=tuple(attributes.values()))
 
 
-def _parse_attribute(entry: object, earlier: list[Attribute], origin: str) -> Attribute:
+def _check_nodes(root: yaml.Node, origin: str) -> None:
+    """Refuse what PyYAML takes silently: aliases that multiply, merges, a key that stands twice.
+
+    Sizes are counted with every alias written out, each node once, so that text of a few lines cannot ask for the
+    memory of billions.
+    """
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node) -> int:
+        known = sizes.get(id(node), 0)
+        if known is None:
+            raise SchemaError(f"the schema {origin}: line {node.start_mark.line + 1}: an alias that holds itself")
+        if known:
+            return known
+        sizes[id(node)] = None
+        total = 1
+        if isinstance(node, yaml.MappingNode):
+            _check_mapping(node, origin)
+            total += sum(size(key) + size(value) for key, value in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            total += sum(size(entry) for entry in node.value)
+        if total > MAX_SCHEMA_NODES:
+            raise SchemaError(f"the schema {origin} is larger than {MAX_SCHEMA_NODES:,} entries, aliases written out")
+        sizes[id(node)] = total
+        return total
+
+    size(root)
+
+
+def _check_mapping(node: yaml.MappingNode, origin: str) -> None:
+    keys = set()
+    for key, _ in node.value:
+        where = f"the schema {origin}: line {key.start_mark.line + 1}"
+        if key.tag == "tag:yaml.org,2002:merge":
+            raise SchemaError(f"{where}: '<<' merges are not supported; name the whole entry with *alias")
+        if isinstance(key, yaml.ScalarNode) and key.value in keys:
+            raise SchemaError(f"{where}: the key {key.value[:40]!r} stands twice")
+        if isinstance(key, yaml.ScalarNode):
+            keys.add(key.value)
+
+
+def _check_keys(data: dict[str, Any], origin: str) -> None:
+    """A misspelt key in a file that a person wrote would be without effect, and nobody would know."""
+    _check_known(data, _SCHEMA_KEYS, origin, "the schema")
+    for attribute in data["attributes"]:
+        _check_known(attribute, _ATTRIBUTE_KEYS, origin, attribute["name"])
+        for value in attribute["values"]:
+            if isinstance(value, dict):
+                _check_known(value, _VALUE_KEYS, origin, f"{attribute['name']}={value['name']}")
+
+
+def _check_known(entry: dict[str, Any], known: set[str], origin: str, where: str) -> None:
+    for key in entry:
+        if key not in known:
+            raise SchemaError(
+                f"the schema {origin}: {where} has an unknown key {_shown(key)}; known are {', '.join(sorted(known))}"
+            )
+
+
+def _parse_attribute(entry: object, earlier: dict[str, Attribute], origin: str) -> Attribute:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise SchemaError(f"the schema {origin}: every attribute needs a 'name'")
     name = entry["name"]
     if not _ATTRIBUTE_NAME.fullmatch(name):
-        raise SchemaError(f"the schema {origin}: the attribute name {name!r} does not match [a-z][a-z0-9_]*")
+        raise SchemaError(f"the schema {origin}: the attribute name {_shown(name)} does not match [a-z][a-z0-9_]*")
     if name in RESERVED_NAMES or name.endswith(RESERVED_SUFFIXES) or name.startswith("manifest_"):
         raise SchemaError(f"the schema {origin}: the attribute name {name!r} is reserved for a results column")
-    if any(a.name == name for a in earlier):
+    if name in earlier:
         raise SchemaError(f"the schema {origin}: the attribute {name!r} stands twice")
     values = entry.get("values")
     if not isinstance(values, list) or len(values) < 2:
         raise SchemaError(f"the schema {origin}: {name} needs at least two values")
     parsed = tuple(_parse_value(value, name, origin) for value in values)
-    seen = {value.name for value in parsed}
-    if len(seen) < len(parsed):
-        raise SchemaError(f"the schema {origin}: {name} has a value twice")
+    _check_twice([value.name for value in parsed], f"the schema {origin}: {name} has the value")
     parent, parent_values = _parse_applies_to(entry.get("applies_to"), name, earlier, origin)
-    names = _string_map(entry.get("names"), f"{name}: names", origin)
+    names = _parse_names(entry.get("names"), f"the schema {origin}: {name}")
     return Attribute(name=name, values=parsed, names=names, parent=parent, parent_values=parent_values)
 
 
@@ -194,48 +266,82 @@ def _parse_value(entry: object, attribute: str, origin: str) -> Value:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise SchemaError(f"the schema {origin}: {attribute}: a value is a text or has a 'name' (quote yes, no and on)")
     name = entry["name"]
-    if not name or name != name.strip() or "|" in name or not name.isprintable():
-        raise SchemaError(f"the schema {origin}: {attribute}: the value {name!r} is empty, padded or holds '|'")
-    synonyms = entry.get("synonyms") or {}
+    if not _is_name(name) or "|" in name:
+        raise SchemaError(
+            f"the schema {origin}: {attribute}: the value {_shown(name)} is empty, padded, unprintable or holds '|'"
+        )
+    where = f"the schema {origin}: {attribute}={name}"
+    synonyms = {} if entry.get("synonyms") is None else entry["synonyms"]
     if not isinstance(synonyms, dict) or not all(
-        isinstance(words, list) and all(isinstance(word, str) for word in words) for words in synonyms.values()
+        _is_text(language) and isinstance(words, list) and all(map(_is_text, words))
+        for language, words in synonyms.items()
     ):
-        raise SchemaError(f"the schema {origin}: {attribute}={name}: synonyms are lists of texts by language")
+        raise SchemaError(f"{where}: synonyms are lists of texts by language")
     return Value(
         name=name,
-        names=_string_map(entry.get("names"), f"{attribute}={name}: names", origin),
-        synonyms={str(language): tuple(words) for language, words in synonyms.items()},
+        names=_parse_names(entry.get("names"), where),
+        synonyms={language: tuple(words) for language, words in synonyms.items()},
     )
 
 
 def _parse_applies_to(
-    entry: object, name: str, earlier: list[Attribute], origin: str
+    entry: object, name: str, earlier: dict[str, Attribute], origin: str
 ) -> tuple[str | None, tuple[str, ...]]:
     if entry is None:
         return None, ()
+    where = f"the schema {origin}: {name}: applies_to"
     if not isinstance(entry, dict) or len(entry) != 1:
-        raise SchemaError(f"the schema {origin}: {name}: applies_to names one earlier attribute and its values")
-    (parent_name, parent_values), *_ = entry.items()
-    parent = next((a for a in earlier if a.name == parent_name), None)
+        raise SchemaError(f"{where} names one earlier attribute and its values")
+    ((parent_name, parent_values),) = entry.items()
+    parent = earlier.get(parent_name)
     if parent is None or parent.parent is not None:
-        raise SchemaError(
-            f"the schema {origin}: {name}: applies_to must name an earlier attribute that always applies, "
-            f"not {parent_name!r}"
-        )
+        raise SchemaError(f"{where} must name an earlier attribute that always applies, not {_shown(parent_name)}")
     if not isinstance(parent_values, list) or not parent_values:
-        raise SchemaError(f"the schema {origin}: {name}: applies_to needs a list of values of {parent_name}")
+        raise SchemaError(f"{where} needs a list of values of {parent_name}")
+    known = set(parent.value_names)
     for value in parent_values:
-        if value not in parent.value_names:
-            raise SchemaError(f"the schema {origin}: {name}: applies_to: {parent_name} has no value {value!r}")
+        if not isinstance(value, str) or value not in known:
+            raise SchemaError(f"{where}: {parent_name} has no value {_shown(value)}")
+    _check_twice(parent_values, f"{where} has the value")
     return parent.name, tuple(parent_values)
 
 
-def _string_map(entry: object, where: str, origin: str) -> dict[str, str]:
+def _parse_names(entry: object, where: str) -> dict[str, str]:
     if entry is None:
         return {}
-    if not isinstance(entry, dict) or not all(isinstance(text, str) for text in entry.values()):
-        raise SchemaError(f"the schema {origin}: {where} are texts by language")
-    return {str(language): text for language, text in entry.items()}
+    if not isinstance(entry, dict) or not all(map(_is_text, [*entry, *entry.values()])):
+        raise SchemaError(f"{where}: names are texts by language")
+    return dict(entry)
+
+
+def _is_name(text: object) -> TypeGuard[str]:
+    """Whether something can stand for itself in a table: text, not padded, all of it visible."""
+    return isinstance(text, str) and bool(text) and text == text.strip() and text.isprintable()
+
+
+def _is_text(text: object) -> TypeGuard[str]:
+    """Whether something is a line of text for people, in any script."""
+    return (
+        isinstance(text, str)
+        and bool(text.strip())
+        and not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+    )
+
+
+def _check_twice(texts: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for text in texts:
+        if text in seen:
+            raise SchemaError(f"{what} {text!r} twice")
+        seen.add(text)
+
+
+def _shown(value: object) -> str:
+    """A wrong value for an error text; what is no scalar is not written out, it may be of any size."""
+    if value is None or isinstance(value, (str, int, float)):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:60]}…"
+    return f"a {type(value).__name__}"
 
 
 def _attribute_to_dict(attribute: Attribute) -> dict[str, Any]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fakes import Row, draw_photo, write_manifest
+from fakes import MakeManifest, Row, draw_photo, write_manifest
 
-from tagger.model.bundle import save_dummy_bundle
+from tagger.model.bundle import Bundle, NetworkSpec, save_bundle, save_dummy_bundle
+from tagger.model.confidence import TARGETS, Calibration
+from tagger.model.engine import InputSpec
 from tagger.schema import Schema, load_schema
 
 PHOTOS = 12
-
-MakeManifest = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,31 @@ def dummy_bundle(apparel: Schema, tmp_path_factory: pytest.TempPathFactory) -> s
     folder = str(tmp_path_factory.mktemp("bundles") / "dummy")
     save_dummy_bundle(apparel, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def network_bundle(apparel: Schema, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a bundle with a real, small network whose weights are random: both engines can load it."""
+    import torch  # here: most tests need neither torch nor the seconds it takes
+
+    from tagger.model.export import export_network
+    from tagger.model.net import AttributeNet
+
+    folder = tmp_path_factory.mktemp("bundles") / "network"
+    spec = InputSpec(64)
+    torch.manual_seed(0)
+    net = AttributeNet("tf_efficientnet_lite0", apparel, spec)
+    for head in net.heads.values():
+        assert isinstance(head, torch.nn.Linear)
+        torch.nn.init.normal_(head.weight, std=0.5)
+    with torch.no_grad():  # gives the normalisation layers the statistics of some pixels
+        for _ in range(3):
+            net.train()(torch.randint(0, 256, (8, 64, 64, 3), dtype=torch.uint8))
+    export_network(net, folder, spec.size)
+    thresholds = {target: {a.name: 0.5 for a in apparel.attributes} for target in TARGETS}
+    network = NetworkSpec("tf_efficientnet_lite0", 1280)
+    save_bundle(Bundle(str(folder), "random", apparel, spec, network, Calibration(thresholds=thresholds)), str(folder))
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tagger.tagging.run import RunReport
 
 Row = Mapping[str, Any]
+MakeManifest = Callable[..., Path]
 
 
 def draw_photo(path: Path, number: int = 0, size: tuple[int, int] = (48, 64)) -> Path:

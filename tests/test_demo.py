@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from tagger.demo import MIN_ITEMS_WITH_ODDITIES, DemoCatalogue, draw_catalogue
+from tagger.demo.plan import plan_products
 from tagger.errors import ImageError, UsageError
 from tagger.schema import load_schema
 from tagger.source.decode import decode
 from tagger.source.manifest import Manifest
 
 SCHEMA = load_schema()
+ITEMS, SEED = 60, 113  # few photos to draw, and still every category, colour and pattern
 
 
 def rows_of(path: str) -> list[dict[str, str]]:
@@ -31,12 +33,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def catalogue(folder: Path) -> DemoCatalogue:
-    return draw_catalogue(str(folder), items=200, seed=0)
+    return draw_catalogue(str(folder), items=ITEMS, seed=SEED)
 
 
 def test_counts_are_those_of_the_files(catalogue: DemoCatalogue, folder: Path) -> None:
     manifest = rows_of(catalogue.manifest)
-    assert catalogue.products == 200 == len({row["item_id"] for row in manifest})
+    assert catalogue.products == ITEMS == len({row["item_id"] for row in manifest})
     assert (
         catalogue.photos == len(list((folder / "images").iterdir())) == sum(bool(row["image_uri"]) for row in manifest)
     )
@@ -45,7 +47,7 @@ def test_counts_are_those_of_the_files(catalogue: DemoCatalogue, folder: Path) -
 
 def test_equal_seeds_give_equal_bytes_and_other_seeds_other_products(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        draw_catalogue(str(tmp_path / name), items=6, seed=seed)
+        draw_catalogue(str(tmp_path / name), items=3, seed=seed)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert files_of(tmp_path / "a")["labels.csv"] != files_of(tmp_path / "c")["labels.csv"]
 
@@ -62,9 +64,12 @@ def test_labels_are_values_of_the_schema_exactly_where_they_apply(catalogue: Dem
 
 
 def test_every_category_pattern_and_colour_occurs(catalogue: DemoCatalogue) -> None:
-    rows = rows_of(catalogue.labels)
+    drawn = rows_of(catalogue.labels)
+    default = [product.labels for product in plan_products(200, seed=0)]
     for name in ("category", "pattern", "colour", "sleeve_length", "neckline", "closure", "length", "leg_shape"):
-        assert {row[name] for row in rows} - {""} == set(SCHEMA.attribute(name).value_names)
+        values = set(SCHEMA.attribute(name).value_names)
+        assert {labels.get(name, "") for labels in drawn} - {""} == values
+        assert {labels.get(name, "") for labels in default} - {""} == values
 
 
 def test_splits_are_by_product_and_about_70_15_15(catalogue: DemoCatalogue) -> None:
@@ -72,9 +77,9 @@ def test_splits_are_by_product_and_about_70_15_15(catalogue: DemoCatalogue) -> N
     for row in rows_of(catalogue.labels):
         assert split_of.setdefault(row["item_id"], row["split"]) == row["split"]
     counts = Counter(split_of.values())
-    assert abs(counts["train"] - 140) <= 2
-    assert abs(counts["val"] - 30) <= 2
-    assert abs(counts["test"] - 30) <= 2
+    assert abs(counts["train"] - 0.70 * ITEMS) <= 2
+    assert abs(counts["val"] - 0.15 * ITEMS) <= 2
+    assert abs(counts["test"] - 0.15 * ITEMS) <= 2
 
 
 def test_every_labelled_photo_decodes_and_none_is_blank(catalogue: DemoCatalogue, folder: Path) -> None:
@@ -89,7 +94,7 @@ def test_every_labelled_photo_decodes_and_none_is_blank(catalogue: DemoCatalogue
 def test_two_photos_of_a_product_differ(catalogue: DemoCatalogue, folder: Path) -> None:
     rows = rows_of(catalogue.labels)
     twice = [item for item, count in Counter(row["item_id"] for row in rows).items() if count == 2]
-    assert len(twice) >= 15
+    assert len(twice) == ITEMS / 10
     for item in twice:
         first, second = (row for row in rows if row["item_id"] == item)
         assert {k: v for k, v in first.items() if k != "image"} == {k: v for k, v in second.items() if k != "image"}
@@ -107,8 +112,8 @@ def test_the_two_oddities_are_in_the_manifest_and_not_in_the_labels(catalogue: D
 
 
 def test_a_small_catalogue_has_no_oddities(tmp_path: Path) -> None:
-    small = draw_catalogue(str(tmp_path), items=8)
-    assert MIN_ITEMS_WITH_ODDITIES > 8
+    small = draw_catalogue(str(tmp_path), items=3)
+    assert MIN_ITEMS_WITH_ODDITIES > 3
     assert {row["item_id"] for row in rows_of(small.manifest)} == {row["item_id"] for row in rows_of(small.labels)}
     assert all(row["image_uri"] for row in rows_of(small.manifest))
 
@@ -116,7 +121,7 @@ def test_a_small_catalogue_has_no_oddities(tmp_path: Path) -> None:
 def test_the_manifest_is_one_that_a_run_reads(catalogue: DemoCatalogue) -> None:
     for path in (catalogue.manifest, catalogue.labels):
         items = list(Manifest.open(path).items())
-        assert len(items) >= 200
+        assert len(items) >= ITEMS
         assert items[0].item_id == "001001"  # the zeros in front stay
 
 

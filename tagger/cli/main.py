@@ -19,6 +19,8 @@ COMMANDS = {
     "export": "tagger.cli.export:export",
     "schema": "tagger.cli.schema:schema",
     "train": "tagger.cli.train:train",
+    "evaluate": "tagger.cli.evaluate:evaluate",
+    "calibrate": "tagger.cli.evaluate:calibrate",
     "demo": "tagger.cli.demo:demo",
 }
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import IO
+
+import click
 
 from tagger import storage
 from tagger.errors import UsageError
@@ -20,8 +23,12 @@ def open_output(reference: str | None) -> Iterator[IO[bytes]]:
     """
     if reference is None or reference == "-":
         sys.stdout.flush()
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # the reader has seen enough, as in `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
         return
     try:
         with storage.writer(reference) as file:

@@ -86,7 +86,7 @@ def export_command(
     with open_output(output) as file:
         n = FORMATS[format_name](_counted(questions, by_attribute), file, exported_at)
     each = ", ".join(f"{name} {count:,}" for name, count in by_attribute.items())
-    click.echo(f"{n:,} {'tag' if n == 1 else 'tags'} for a person to look at" + (f": {each}" if each else ""), err=True)
+    click.echo(f"{_count(n, 'tag')} for a person to look at" + (f": {each}" if each else ""), err=True)
 
 
 def _counted(questions: Iterable[Question], by_attribute: Counter[str]) -> Iterator[Question]:
@@ -114,15 +114,19 @@ def apply(out: str, decisions_file: str, reviewer: str, decisions: str | None) -
     if applied.file is not None:
         n = sum(applied.actions.values())
         each = ", ".join(f"{action} {count:,}" for action, count in applied.actions.items())
-        click.echo(f"{n:,} decisions ({each}) written to {applied.folder}/{applied.file}")
+        click.echo(f"{_count(n, 'decision')} ({each}) written to {applied.folder}/{applied.file}")
     if applied.known:
-        click.echo(f"{applied.known:,} decisions were known already" + ("" if applied.file else "; nothing changed"))
+        click.echo(f"{_count(applied.known, 'decision')} known already" + ("" if applied.file else "; nothing changed"))
     if applied.overruled:
         click.echo(
-            f"{applied.overruled:,} of them do not hold any more: later decisions came after them. To decide so again, "
-            "export again, or add a column decided_at with the time of the new decision"
+            f"{applied.overruled:,} of them no longer hold: later decisions came after. To decide so again, answer "
+            "a new export, or add a column decided_at with the time of the new decision"
         )
     if applied.undecided:
-        click.echo(f"{applied.undecided:,} lines have no answer yet")
+        click.echo(f"{_count(applied.undecided, 'line')} without an answer")
     if not (applied.known or applied.file or applied.undecided):
         click.echo(f"{decisions_file} holds no decisions")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from tagger import storage
@@ -30,6 +32,10 @@ WEIGHTS = "model.safetensors"
 GRAPH = "model.onnx"
 DUMMY = "dummy"
 """The backbone of a bundle without weights, for tests and benchmarks of everything but the network."""
+
+MAX_DESCRIPTION_BYTES = 1 << 26
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class Bundle:
         """Path of one of the bundle's files; raises `BundleError` where the bundle does not list it."""
         if name not in self.files:
             raise BundleError(f"the bundle {self.folder} holds no {name}; export it again with tagger train")
-        return storage.join(self.folder, name)
+        path = storage.join(self.folder, name)
+        return path if storage.is_remote(path) else storage.local_path(path)
 
 
 def default_bundle() -> str:
@@ -86,7 +93,7 @@ def load_bundle(reference: str | None = None) -> Bundle:
     folder = reference or default_bundle()
     path = storage.join(folder, "bundle.json")
     try:
-        data = json.loads(storage.read_bytes(path, limit=1 << 26))
+        data = json.loads(storage.read_bytes(path, limit=MAX_DESCRIPTION_BYTES))
     except OSError as error:
         raise BundleError(f"there is no bundle at {folder}: bundle.json: {storage.reason(error)}") from None
     except (ValueError, RecursionError) as error:
@@ -128,7 +135,6 @@ def save_dummy_bundle(schema: Schema, folder: str, size: int = 32, calibration: 
     calibration = calibration or Calibration(
         thresholds={"0.95": {a.name: 0.5 for a in schema.attributes}, "0.90": {a.name: 0.4 for a in schema.attributes}}
     )
-    Path(folder).mkdir(parents=True, exist_ok=True)
     bundle = Bundle(folder, DUMMY, schema, InputSpec(size), NetworkSpec(DUMMY, 12), calibration)
     return save_bundle(bundle, folder)
 
@@ -172,11 +178,32 @@ def _parse(data: Any, folder: str, path: str) -> Bundle:
         raise BundleError(str(error)) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path} is damaged: {type(error).__name__} {error}") from None
-    if not 16 <= bundle.input_spec.size <= 1024:
-        raise BundleError(f"{path} is damaged: an input of {bundle.input_spec.size} pixels")
-    if any("/" in name or name.startswith(".") for name in bundle.files):
-        raise BundleError(f"{path} is damaged: it names files outside its folder")
+    for fault in _faults(bundle):
+        raise BundleError(f"{path} is damaged: {fault}")
     return bundle
+
+
+def _faults(bundle: Bundle) -> Iterator[str]:
+    """What cannot be in a bundle that `save_bundle` wrote, and would end in wrong tags rather than in an error."""
+    spec, calibration = bundle.input_spec, bundle.calibration
+    if not 16 <= spec.size <= 1024:
+        yield f"an input of {spec.size} pixels"
+    if not all(map(math.isfinite, spec.mean + spec.std)) or min(spec.std) <= 0:
+        yield "a mean or standard deviation that is no number above 0"
+    if bundle.network.features < 1:
+        yield f"an embedding of length {bundle.network.features}"
+    for name, sha256 in bundle.files.items():
+        if not _FILE_NAME.fullmatch(name):
+            yield f"it names a file outside its folder, {name[:80]!r}"
+        if not _SHA256.fullmatch(sha256):
+            yield f"the checksum of {name} is none"
+    for name, temperature in calibration.temperatures.items():
+        if not (math.isfinite(temperature) and temperature > 0):
+            yield f"the temperature of {name} is {temperature}"
+    for target, thresholds in calibration.thresholds.items():
+        for name, threshold in thresholds.items():
+            if threshold is not None and not math.isfinite(threshold):
+                yield f"the threshold of {name} for {target} is {threshold}"
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -5,13 +5,17 @@ Nothing here imports torch or ONNX Runtime; an engine is built inside the worker
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tagger.errors import UsageError
 from tagger.schema import Schema
+
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
 
 class Scores(NamedTuple):
@@ -39,7 +43,10 @@ class Engine(Protocol):
     device: str  # for run.json, for example 'cpu (onnxruntime 1.32.0)'
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> Scores:
-        """Scores of `pixels`, shape (photos, size, size, 3), RGB; any number of photos up to the batch size."""
+        """Scores of `pixels`, shape (photos, size, size, 3), RGB; any number of photos up to the batch size.
+
+        The arrays returned are the caller's own: the next call does not change them.
+        """
 
     def close(self) -> None:
         """Give memory and threads back."""
@@ -61,10 +68,12 @@ class EngineSpec:
             BundleError: the bundle lacks what the device needs.
             UsageError: the device is not there.
         """
-        from tagger.model.bundle import load_bundle
+        from tagger.model.bundle import DUMMY, load_bundle  # bundle itself imports InputSpec from here
 
+        if not _DEVICE.fullmatch(self.device):
+            raise UsageError(f"--device {self.device}: cpu, cuda or cuda:N")
         bundle = load_bundle(self.bundle)
-        if bundle.network.backbone == "dummy":
+        if bundle.network.backbone == DUMMY:
             return DummyEngine(bundle.schema, bundle.input_spec)
         if self.device == "cpu":
             from tagger.model.onnx_engine import OnnxEngine
@@ -87,9 +96,10 @@ class DummyEngine:
         self._projection = generator.normal(size=(12, schema.n_scores)).astype(np.float32)
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> Scores:
-        corners = pixels[:, :: max(1, pixels.shape[1] - 1), :: max(1, pixels.shape[2] - 1)]
-        features = corners.reshape(len(pixels), -1)[:, :12].astype(np.float32) / 255.0
-        logits = (features @ self._projection[: features.shape[1]] * np.float32(4.0)).astype(np.float32)
+        side = self.input_spec.size - 1
+        features = pixels[:, ::side, ::side].reshape(len(pixels), 12).astype(np.float32) / np.float32(255.0)
+        # Not `@`: BLAS sums in another order for another number of photos, and the last bit would depend on it.
+        logits = np.einsum("pf,fs->ps", features, self._projection, optimize=False) * np.float32(4.0)
         return Scores(logits, features)
 
     def close(self) -> None:

@@ -20,18 +20,18 @@ class OnnxEngine:
             threads: CPU threads of one prediction.
 
         Raises:
-            BundleError: the bundle has no graph, or the graph does not load.
+            BundleError: the bundle has no graph, or the graph does not load or is another network's.
         """
+        graph = bundle.file(GRAPH)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(bundle.file(GRAPH), options, providers=["CPUExecutionProvider"])
-        except BundleError:
-            raise
+            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises its own unrelated types
-            raise BundleError(f"the graph of the bundle {bundle.folder} does not load: {error}") from None
+            raise BundleError(f"the graph {graph} does not load: {' '.join(str(error).split())[:300]}") from None
+        _check_graph(self._session, bundle, graph)
         self.schema = bundle.schema
         self.input_spec = bundle.input_spec
         self.device = f"cpu (onnxruntime {ort.__version__}, {threads} threads)"
@@ -44,9 +44,24 @@ class OnnxEngine:
         if n < len(self._padded):
             self._padded[:n] = pixels
             pixels = self._padded
+        elif n > len(self._padded):
+            raise ValueError(f"{n} photos in a batch of {len(self._padded)}")
         logits, embedding = self._session.run(["logits", "embedding"], {"pixels": pixels})
         return Scores(logits[:n], embedding[:n])
 
     def close(self) -> None:
         """Give the session's threads and memory back."""
         del self._session
+
+
+def _check_graph(session: ort.InferenceSession, bundle: Bundle, graph: str) -> None:
+    """A graph of another network would fail in the middle of a run, or give scores that mean something else."""
+    side = bundle.input_spec.size
+    expected = {
+        "pixels": [side, side, 3],
+        "logits": [bundle.schema.n_scores],
+        "embedding": [bundle.network.features],
+    }
+    found = {node.name: node.shape[1:] for node in [*session.get_inputs(), *session.get_outputs()]}
+    if found != expected:
+        raise BundleError(f"the graph {graph} does not fit its bundle.json: it takes and gives {found}, not {expected}")

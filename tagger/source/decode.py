@@ -47,7 +47,7 @@ _MAX_SEGMENTS = 10_000  # of metadata: every JPEG segment, every PNG chunk
 _MAX_SCANS = 500  # of a progressive JPEG: each is a pass over all pixels
 _MAX_STRIPS = 1 << 18  # of a TIFF: Pillow makes an object of each before the size is known
 
-_STRIP_PIXELS = 1 << 22  # larger images are brought to RGB in strips of this many pixels
+_STRIP_PIXELS = 1 << 21  # larger images are brought to RGB in strips of this many pixels
 
 
 class Decoded(NamedTuple):
@@ -114,20 +114,20 @@ def _decode(data: bytes, image_format: str, size: int, max_pixels: int) -> Decod
     if image_format == "JPEG":
         image.draft(None, _draft_size(width, height, size))
     image.load()
-    rgb = _to_rgb(_mended(image, data), size)
+    fitted = _fitted_size(*image.size, size)
+    rgb = _to_rgb(_mended(image, data), fitted)
     if isinstance(image, GifImageFile):
         rgb = _white_around_frame(rgb, image)
     orientation = _orientation(exif or image.info.get("exif") or b"")
     if orientation in _TRANSPOSES:
         rgb = rgb.transpose(_TRANSPOSES[orientation])
     if orientation >= 5:
-        width, height = height, width
-    return Decoded(np.asarray(pad_to_square(rgb, size)), width, height)
+        width, height, fitted = height, width, (fitted[1], fitted[0])
+    return Decoded(np.asarray(_pad_to_square(rgb, fitted, size)), width, height)
 
 
-def pad_to_square(image: Image.Image, size: int) -> Image.Image:
-    """An RGB image scaled to fit `size` × `size` and centred on white; resized with antialiased bicubic."""
-    fitted = _fitted_size(*image.size, size)
+def _pad_to_square(image: Image.Image, fitted: tuple[int, int], size: int) -> Image.Image:
+    """An RGB image scaled to the size `fitted` and centred on white; resized with antialiased bicubic."""
     if image.size != fitted:
         image = image.resize(fitted, Image.Resampling.BICUBIC, reducing_gap=3.0)
     if fitted == (size, size):
@@ -277,6 +277,24 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
+_GIF_BLOCK = re.compile(rb"[!,;]")  # extension, frame or end; a search passes over junk, as Pillow does
+
+
+def _gif_essentials(data: bytes, max_pixels: int) -> tuple[bytes, bytes]:
+    """The GIF as it is, but its first frame checked, whose background Pillow's plugin allocates on opening the file."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    at = 13 + (flags >> 7) * (6 << (flags & 7))
+    while (found := _GIF_BLOCK.search(data, at)) and found[0] == b"!":
+        at = found.end() + 1
+        while size := data[at]:
+            at += 1 + size
+        at += 1
+    if found and found[0] == b",":
+        left, top, across, down = struct.unpack_from("<HHHH", data, found.end())
+        _check_size(max(width, left + across), max(height, top + down), max_pixels)
+    return data, b""
+
+
 def _webp_essentials(data: bytes, max_pixels: int) -> tuple[bytes, bytes]:
     """The WebP as it is, but its canvas checked, which Pillow's plugin allocates as soon as it opens the file."""
     if not features.check("webp"):
@@ -326,7 +344,7 @@ _Essentials = Callable[[bytes, int], tuple[bytes, bytes]]
 _FORMATS: dict[str, tuple[_Essentials, Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
     "JPEG": (_jpeg_essentials, JpegImageFile),
     "PNG": (_png_essentials, PngImageFile),
-    "GIF": (_as_it_is, GifImageFile),
+    "GIF": (_gif_essentials, GifImageFile),
     "BMP": (_as_it_is, BmpImageFile),
     "TIFF": (_tiff_essentials, TiffImageFile),
     "WEBP": (_webp_essentials, WebPImageFile),
@@ -374,14 +392,13 @@ def _white_around_frame(rgb: Image.Image, image: GifImageFile) -> Image.Image:
     return canvas
 
 
-def _to_rgb(image: Image.Image, size: int) -> Image.Image:
-    """RGB with transparency on white. An image that is large for `size` comes out reduced by whole factors, and is
-    converted in strips, which bound the memory above the image itself."""
+def _to_rgb(image: Image.Image, fitted: tuple[int, int]) -> Image.Image:
+    """RGB with transparency on white. A large image is converted in strips, which bound the memory above the image
+    itself, and comes out reduced by whole factors to no less than three times `fitted`."""
     width, height = image.size
     white = _white_level(image)
     if width * height <= _STRIP_PIXELS:
         return _convert(image, white)
-    fitted = _fitted_size(width, height, size)
     factors = max(1, width // (3 * fitted[0])), max(1, height // (3 * fitted[1]))
     reduced = Image.new("RGB", (math.ceil(width / factors[0]), math.ceil(height / factors[1])))
     for top, strip in _strips(image, factors[1]):
@@ -413,8 +430,11 @@ def _convert(image: Image.Image, white: float) -> Image.Image:
         return image
     if image.mode == "F" or image.mode.startswith("I"):
         samples = np.asarray(image)
-        bounded = np.clip(np.nan_to_num(samples.astype(np.float32), nan=0.0), 0.0, white)
-        grey = (bounded * (255.0 / white) + 0.5).astype(np.uint8)
+        scaled = samples.astype(np.float32)
+        np.nan_to_num(scaled, copy=False, nan=0.0)
+        np.clip(scaled, 0.0, white, out=scaled)
+        scaled *= 255.0 / white
+        grey = (scaled + 0.5).astype(np.uint8)
         if isinstance(transparent, int):
             grey[samples == transparent] = 255
         return Image.fromarray(grey).convert("RGB")

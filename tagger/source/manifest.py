@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import math
+import posixpath
 import shutil
 import tempfile
 import zlib
@@ -53,7 +54,7 @@ class Block(NamedTuple):
 
     item_ids: list[str]
     image_uris: list[str]
-    extras: list[list[Cell]]  # one list for each kept column
+    extras: Sequence[Sequence[Cell]]  # one list for each kept column
     place: Callable[[int], str]  # of a row of the block, for an error: 'line 17'
 
 
@@ -150,7 +151,7 @@ def _check(block: Block, manifest: Manifest) -> None:
         raise ManifestError(f"{manifest.reference}, {block.place(row)}: the {manifest.item_column} is empty")
     for texts in (block.item_ids, block.image_uris):
         if not _is_plain_text("".join(texts)):
-            row = next((i for i, text in enumerate(texts) if not _is_plain_text(text)), 0)
+            row = next(i for i, text in enumerate(texts) if not _is_plain_text(text))
             raise ManifestError(
                 f"{manifest.reference}, {block.place(row)}: {texts[row][:80]!r} holds a NUL character or half a "
                 "surrogate pair, which no text file can hold"
@@ -162,6 +163,10 @@ def resolve_uri(folder: str, image_uri: str) -> str:
     uri = image_uri.strip()
     if not uri or uri.startswith("/") or storage.scheme(uri):
         return uri
+    if storage.is_remote(folder):  # a store has keys, not folders: '..' would mean nothing to it
+        uri = posixpath.normpath(uri)
+        while uri.startswith("../"):
+            folder, uri = storage.parent(folder), uri[3:]
     return storage.join(folder, uri)
 
 
@@ -175,18 +180,17 @@ class ManifestScan:
 
 def scan_manifest(manifest: Manifest, shard_size: int, keep: Sequence[str], limit: int | None) -> ManifestScan:
     """The checking pass over every row; raises `ManifestError` for the first bad one, or where there is none."""
-    digests: list[bytes] = []
-    rows = 0
-    digest = _ShardDigest()
     _check_keep(manifest, keep)
+    digests: list[bytes] = []
+    digest = _ShardDigest()
+    rows = 0
     for block in manifest._blocks(keep, limit):
         start, n = 0, len(block.item_ids)
         while start < n:
             end = min(n, start + shard_size - rows % shard_size)
             part = slice(start, end)
             digest.add(block.item_ids[part], block.image_uris[part], [cells[part] for cells in block.extras])
-            rows += end - start
-            start = end
+            rows, start = rows + end - start, end
             if rows % shard_size == 0:
                 digests.append(digest.value())
                 digest = _ShardDigest()
@@ -312,10 +316,10 @@ def _listed(columns: Sequence[str]) -> str:
 class _CheckedBytes(io.RawIOBase):
     """The bytes of a text file; NUL bytes and endless lines are refused before they fill the memory."""
 
-    def __init__(self, reference: str) -> None:
+    def __init__(self, reference: str, file: IO[bytes]) -> None:
         self._reference = reference
-        self._file = storage.open_read(reference)
-        self._gzip = gzip.GzipFile(fileobj=self._file) if _is_gzip(reference) else None
+        self._file = file
+        self._gzip = gzip.GzipFile(fileobj=file) if _is_gzip(reference) else None
         self._line = 1
         self._length = 0  # of the line at the end of what was read
 
@@ -345,7 +349,8 @@ class _CheckedBytes(io.RawIOBase):
 
 
 def _open_text(reference: str) -> IO[str]:
-    return io.TextIOWrapper(io.BufferedReader(_CheckedBytes(reference), 1 << 16), "utf-8-sig", newline="")
+    checked = _CheckedBytes(reference, storage.open_read(reference))
+    return io.TextIOWrapper(io.BufferedReader(checked, 1 << 16), "utf-8-sig", newline="")
 
 
 def _csv_reader(file: IO[str], kind: str) -> Any:

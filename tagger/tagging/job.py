@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -97,6 +97,15 @@ def look(uri: str, text: str, job: Job, fetch: Fetcher, probe: Prober, previous:
         return ImageError("decoder_crashed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Where all that is said of a photo comes from."""
+
+    look: Callable[[str, str], Outcome]  # a photo's full place and its text in the manifest → what is found
+    ledger: Ledger
+    previous: PreviousRun | None = None
+
+
 class ShardWork:
     """What is known so far of one shard's photos. Rows with equal URIs share a slot and are inferred once."""
 
@@ -178,9 +187,7 @@ class ShardWork:
             self.score(chosen, rows.logits, rows.embeddings)
 
 
-def finish_shard(
-    job: Job, store: ResultStore, work: ShardWork, ledger: Ledger, previous: PreviousRun | None
-) -> Committed:
+def finish_shard(job: Job, store: ResultStore, work: ShardWork, sources: Sources) -> Committed:
     """Decide every row of a shard whose photos are all accounted for, and commit it.
 
     Raises:
@@ -188,6 +195,7 @@ def finish_shard(
         TaggerError: the previous run can no longer be read.
     """
     items = work.shard.items
+    previous = sources.previous
     if previous is not None:
         work.read_known(previous)
     ok = np.array([work.errors[slot] is None for slot in work.slot_of_row])
@@ -196,8 +204,8 @@ def finish_shard(
     for name, tags in decided.items():
         for i in np.flatnonzero((tags.reason > 0) & (tags.decision == REVIEW)):
             reasons[i].append(f"{name}:{REASONS[tags.reason[i]]}")
-    if ledger:
-        _mark_changed_photos(job, work, ok, ledger, decided, reasons)
+    if sources.ledger:
+        _mark_changed_photos(job, work, ok, sources.ledger, decided, reasons)
     table = _table(job, work, ok, decided, reasons)
     changed, compared = previous.churn([item.item_id for item in items], table) if previous is not None else (0, 0)
     failed = Counter(error.kind for slot in work.slot_of_row if (error := work.errors[slot]) is not None)

@@ -23,12 +23,10 @@ import numpy as np
 
 from tagger import storage
 from tagger.errors import IncompleteError, Interrupted, TaggerError
-from tagger.ledger import Ledger
 from tagger.model.engine import Engine
 from tagger.records import Committed, ShardFailure
 from tagger.results import ResultStore
-from tagger.tagging.job import Job, Outcome, Seen, ShardWork, finish_shard
-from tagger.tagging.reuse import PreviousRun
+from tagger.tagging.job import Job, Outcome, Seen, ShardWork, Sources, finish_shard
 
 READ_AHEAD = 4  # batches
 SHARDS_AHEAD = 1  # that are open beside the one being predicted, however few photos they wait for
@@ -36,24 +34,19 @@ PHOTOS_PER_TASK = 8  # at most, that one thread reads in a row: handing each ove
 SECONDS_TO_NOTICE = 0.2  # at most, until a stop is seen while a slow photo is waited for
 SECONDS_TO_LEAVE = 2.0  # for readers at the end; after that they are left behind
 
-Look = Callable[[str, str], Outcome]
-
 
 def tag_shards(
     job: Job,
     works: Iterable[ShardWork],
-    look: Look,
     store: ResultStore,
-    ledger: Ledger,
-    previous: PreviousRun | None,
+    sources: Sources,
     stop: threading.Event,
     progress: Callable[[int], None],
 ) -> Generator[Committed | ShardFailure]:
     """Tag and commit every shard of `works`, in order.
 
     Args:
-        look: a photo's full place and its text in the manifest → its outcome; runs in several threads at once and
-            never raises.
+        sources: `look` runs in several threads at once and never raises.
         stop: once set, the shard in hand is given up and `Interrupted` raised within moments.
         progress: called with the number of rows that were accounted for since the last call.
 
@@ -66,7 +59,7 @@ def tag_shards(
     slots: list[int] = []
     committing: Future[Committed | ShardFailure] | None = None
     window = max(READ_AHEAD * job.engine.batch_size, 2 * job.workers)
-    readers = _Readers(look, job.workers)
+    readers = _Readers(sources.look, job.workers)
     committer = ThreadPoolExecutor(1, thread_name_prefix="committer")
     try:
         for task, outcomes in _read_ahead(works, readers, window, stop):
@@ -90,7 +83,7 @@ def tag_shards(
                 told += len(work.shard.items) - work.told  # rows that were known before any photo was read
                 if committing is not None:
                     yield committing.result()
-                committing = committer.submit(_finish, job, store, work, ledger, previous)
+                committing = committer.submit(_finish, job, store, work, sources)
             progress(told)
         if committing is not None:
             yield committing.result()
@@ -153,7 +146,7 @@ class _Readers:
     Daemons, not an executor's threads: a read that hangs must not keep a stopped run from ending.
     """
 
-    def __init__(self, look: Look, threads: int) -> None:
+    def __init__(self, look: Callable[[str, str], Outcome], threads: int) -> None:
         self._look = look
         self._tasks: queue.SimpleQueue[tuple[_Task, Future[list[Outcome]]] | None] = queue.SimpleQueue()
         self._closed = False
@@ -183,14 +176,12 @@ class _Readers:
             thread.join(max(0.0, until - time.monotonic()))
 
 
-def _finish(
-    job: Job, store: ResultStore, work: ShardWork, ledger: Ledger, previous: PreviousRun | None
-) -> Committed | ShardFailure:
+def _finish(job: Job, store: ResultStore, work: ShardWork, sources: Sources) -> Committed | ShardFailure:
     index = work.shard.index
     if work.failure is not None:
         return ShardFailure(index, work.failure)
     try:
-        return finish_shard(job, store, work, ledger, previous)
+        return finish_shard(job, store, work, sources)
     except TaggerError as error:
         return ShardFailure(index, error)
     except OSError as error:

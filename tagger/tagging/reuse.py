@@ -146,6 +146,8 @@ class PreviousRun:
 
     def churn(self, item_ids: Sequence[str], table: pa.Table) -> tuple[int, int]:
         """(changed tags, compared tags) of a shard: rows matched by item_id and bytes, tags that were not null."""
+        if not self._shared:
+            return 0, 0
         rows = np.flatnonzero(np.asarray(table.column("image_sha256").is_valid())).tolist()
         shas = _sha_keys(table.column("image_sha256").take(rows).to_pylist())
         items = _text_keys([item_ids[row] for row in rows])

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +25,6 @@ from tagger.errors import (
     IncompleteError,
     Interrupted,
     LockedError,
-    ManifestError,
     RunKeyError,
     UsageError,
 )
@@ -36,9 +35,9 @@ from tagger.model.engine import EngineSpec
 from tagger.products import combine_products
 from tagger.records import Committed, Shard, ShardFailure
 from tagger.results import ResultStore, RunInfo, RunKey
-from tagger.source.fetch import PhotoSource
+from tagger.source.fetch import Fetched, Fetcher, PhotoSource
 from tagger.source.manifest import EXTENSIONS, Manifest, ManifestScan, plan_shards, scan_manifest
-from tagger.tagging.job import Job, ShardWork, look
+from tagger.tagging.job import Job, ShardWork, Sources, look
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
 from tagger.tagging.reuse import PreviousRun, own_rows
 
@@ -70,6 +69,8 @@ class RunOptions:
     max_failed: float = 0.05  # share of rows
     max_churn: float | None = None  # share of compared tags
     root: str | None = None
+    allow_http: bool = False  # fetch http(s) photos, from public addresses
+    allow_private_http: bool = False  # and from private ones
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,15 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
     """
     progress = progress or Progress()
     started = time.monotonic()
-    _check(options)
+    out = options.out or default_out(options.manifest)
+    _check(options, out)
     target = target_key(options.target_precision)
     manifest = Manifest.open(options.manifest)
     bundle = load_bundle(options.bundle)
-    out = options.out or default_out(options.manifest)
+    photos = _Photos(options)
     store = ResultStore(out)
-    version_mark = _version_mark(manifest)
+    if options.reuse is not None:
+        ResultStore(options.reuse).require_run()
     key = RunKey(
         manifest_digest=_stoppable(stop, manifest.digest),
         bundle_id=bundle.bundle_id,
@@ -149,20 +152,24 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
     if storage.is_held(out):
         raise LockedError(_HELD.format(out))
     scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, options.keep, options.limit))
-    if _version_mark(manifest) != version_mark:
-        raise ManifestError(f"{options.manifest} changed while it was being checked; start the run again")
     with _held(out):
         if (summary := _finished(store, key)) is not None:  # by another run, while this one read the manifest
             return RunReport(out, summary, already_complete=True)
         job = _job(options, manifest, bundle, key, out)
-        previous = _previous(options, out, bundle, key, stop)
+        previous = _previous(options, bundle, key, stop)
         if previous is not None and _only_decides_again(previous, key):
             job = replace(job, decide_again_only=True)
         info = _run_info(options, bundle, key, job, scan.rows, store)
         ledger = Ledger.read(info.decisions)
+        sources = Sources(partial(look, job=job, fetch=photos, probe=photos.probe, previous=previous), ledger, previous)
         _begin(store, info)
         try:
-            before = _tag(options, store, job, manifest, scan, ledger, previous, stop, progress)
+            commits = _whole_commits(store, stop)
+            store.remove_strays(commits)
+            before = sum(committed.inferred for committed in commits.values())
+            shards = plan_shards(manifest, scan, options.shard_size, options.keep, options.limit)
+            progress.start(scan.rows, sum(c.rows for c in commits.values() if _is_done(c)))
+            _tag(job, _open_works(job, store, shards, commits, previous), store, sources, stop, progress)
             checkpoint = partial(_checkpoint, stop)
             store.write_products(combine_products(store, info, ledger, checkpoint, PRODUCT_ROWS_IN_MEMORY))
             summary = _summary(store, scan, before, time.monotonic() - started)
@@ -185,6 +192,29 @@ _HELD = "another run is working on {}; wait for it or choose another --out"
 _T = TypeVar("_T")
 
 
+class _Photos:
+    """Photos from every kind of place that the run allows."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self._files = PhotoSource(options.root)
+        self._web: Fetcher | None = None
+        if options.allow_http or options.allow_private_http:
+            from tagger.source.web import WebSource
+
+            self._web = WebSource(allow_private=options.allow_private_http)
+
+    def __call__(self, uri: str) -> Fetched:
+        if self._web is not None and storage.scheme(uri) in ("http", "https"):
+            return self._web(uri)
+        return self._files(uri)
+
+    def probe(self, uri: str) -> tuple[int, str]:
+        """Size in bytes and change mark; of a photo from the web nothing is known before it is read."""
+        if self._web is not None and storage.scheme(uri) in ("http", "https"):
+            return 0, ""
+        return self._files.probe(uri)
+
+
 def _stoppable(stop: threading.Event, work: Callable[[], _T]) -> _T:
     """The result of `work`, which may read for minutes; a stop does not wait for it."""
     result: Future[_T] = Future()
@@ -198,16 +228,9 @@ def _stoppable(stop: threading.Event, work: Callable[[], _T]) -> _T:
     threading.Thread(target=run, daemon=True).start()
     while not result.done():
         if stop.is_set():
-            raise Interrupted("interrupted before the first photo; nothing was tagged")
+            raise Interrupted("interrupted before the first photo; the same command goes on")
         wait([result], timeout=SECONDS_TO_NOTICE)
     return result.result()
-
-
-def _version_mark(manifest: Manifest) -> str:
-    try:
-        return storage.etag(manifest.reference)
-    except OSError as error:
-        raise ManifestError(f"cannot read the manifest {manifest.reference}: {storage.reason(error)}") from None
 
 
 def _plain(reference: str) -> str:
@@ -235,7 +258,7 @@ def _finished(store: ResultStore, key: RunKey) -> dict[str, Any] | None:
     return None
 
 
-def _check(options: RunOptions) -> None:
+def _check(options: RunOptions, out: str) -> None:
     for name, value in (("--shard-size", options.shard_size), ("--limit", options.limit)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: at least 1")
@@ -245,6 +268,8 @@ def _check(options: RunOptions) -> None:
         raise UsageError("--keep names a column twice")
     if options.reuse_check not in ("bytes", "metadata"):
         raise UsageError(f"--reuse-check {options.reuse_check}: bytes or metadata")
+    if options.reuse is not None and os.path.realpath(options.reuse) == os.path.realpath(out):
+        raise UsageError(f"--reuse {options.reuse} is the OUT of this very run; name the OUT of an earlier one")
 
 
 def _check_key(existing: RunKey, wanted: RunKey, out: str) -> None:
@@ -313,11 +338,9 @@ def _torch_installed() -> bool:
     return True
 
 
-def _previous(options: RunOptions, out: str, bundle: Bundle, key: RunKey, stop: threading.Event) -> PreviousRun | None:
+def _previous(options: RunOptions, bundle: Bundle, key: RunKey, stop: threading.Event) -> PreviousRun | None:
     if options.reuse is None:
         return None
-    if os.path.realpath(options.reuse) == os.path.realpath(out):
-        raise UsageError(f"--reuse {options.reuse} is the OUT of this very run; name the OUT of an earlier one")
     by_metadata = options.reuse_check == "metadata"
     read = partial(PreviousRun, options.reuse, bundle.bundle_id, bundle.schema, key.embeddings, by_metadata)
     return _stoppable(stop, read)
@@ -366,55 +389,6 @@ def _begin(store: ResultStore, info: RunInfo) -> None:
         raise UsageError(f"cannot write to {store.out}: {storage.reason(error)}") from None
 
 
-def _tag(
-    options: RunOptions,
-    store: ResultStore,
-    job: Job,
-    manifest: Manifest,
-    scan: ManifestScan,
-    ledger: Ledger,
-    previous: PreviousRun | None,
-    stop: threading.Event,
-    progress: Progress,
-) -> int:
-    """Bring every shard to its commit; returns how many photos earlier calls had inferred.
-
-    Raises:
-        IncompleteError: some shard could not be committed.
-    """
-    commits = _whole_commits(store, stop)
-    store.remove_strays(commits)
-    done = {i: c for i, c in commits.items() if not PASSING_KINDS & set(c.failed)}
-    progress.start(scan.rows, sum(c.rows for c in done.values()))
-    source = PhotoSource(options.root)
-    look_at = partial(look, job=job, fetch=source, probe=source.probe, previous=previous)
-
-    def works(shards: Iterable[Shard]) -> Iterator[ShardWork]:
-        for shard in shards:
-            if shard.index not in done:
-                yield _open_work(job, store, shard, commits.get(shard.index), previous)
-
-    shards = plan_shards(manifest, scan, options.shard_size, options.keep, options.limit)
-    results = tag_shards(job, works(shards), look_at, store, ledger, previous, stop, progress.advance)
-    failures: list[ShardFailure] = []
-    in_a_row = 0
-    with contextlib.closing(results):
-        for result in results:
-            if isinstance(result, Committed):
-                in_a_row = 0
-                continue
-            failures.append(result)
-            in_a_row += 1
-            if in_a_row >= FAILURES_IN_A_ROW:
-                break
-    if failures:
-        missing = len(scan.shard_digests) - len(store.commits())
-        raise IncompleteError(
-            f"{failures[0].error}; shards that are not finished: {missing}; run the same command again to go on"
-        )
-    return sum(c.inferred for c in commits.values())
-
-
 def _whole_commits(store: ResultStore, stop: threading.Event) -> dict[int, Committed]:
     """The commits whose parts are what was committed; the others count no longer."""
     whole = {}
@@ -427,18 +401,56 @@ def _whole_commits(store: ResultStore, stop: threading.Event) -> dict[int, Commi
     return whole
 
 
-def _open_work(
-    job: Job, store: ResultStore, shard: Shard, committed: Committed | None, previous: PreviousRun | None
-) -> ShardWork:
-    """A shard's work with all that needs no photo filled in."""
-    work = ShardWork(shard, job)
-    if committed is not None:  # rows failed for a passing reason: only those are tried again
-        work.carry(committed, *own_rows(store, committed, job.embeddings, PASSING_KINDS))
-    elif previous is not None and job.decide_again_only:
-        first = shard.items[0].row
-        for row, known in previous.by_row(first, first + len(shard.items)):
-            work.receive(int(work.slot_of_row[row - first]), known)
-    return work
+def _is_done(committed: Committed) -> bool:
+    """Whether none of a shard's rows failed for a reason that may have passed."""
+    return not PASSING_KINDS & set(committed.failed)
+
+
+def _open_works(
+    job: Job,
+    store: ResultStore,
+    shards: Iterable[Shard],
+    commits: Mapping[int, Committed],
+    previous: PreviousRun | None,
+) -> Iterator[ShardWork]:
+    """The work that is left on every shard, with all that needs no photo filled in."""
+    for shard in shards:
+        committed = commits.get(shard.index)
+        if committed is not None and _is_done(committed):
+            continue
+        work = ShardWork(shard, job)
+        if committed is not None:  # rows failed for a passing reason: only those are tried again
+            work.carry(committed, *own_rows(store, committed, job.embeddings, PASSING_KINDS))
+        elif previous is not None and job.decide_again_only:
+            first = shard.items[0].row
+            for row, known in previous.by_row(first, first + len(shard.items)):
+                work.receive(int(work.slot_of_row[row - first]), known)
+        yield work
+
+
+def _tag(
+    job: Job,
+    works: Iterable[ShardWork],
+    store: ResultStore,
+    sources: Sources,
+    stop: threading.Event,
+    progress: Progress,
+) -> None:
+    """Bring every shard to its commit; raises `IncompleteError` where some could not be."""
+    failures: list[ShardFailure] = []
+    in_a_row = 0
+    with contextlib.closing(tag_shards(job, works, store, sources, stop, progress.advance)) as results:
+        for result in results:
+            if isinstance(result, Committed):
+                in_a_row = 0
+                continue
+            failures.append(result)
+            in_a_row += 1
+            if in_a_row >= FAILURES_IN_A_ROW:
+                break
+    if failures:
+        failed = ", ".join(str(failure.index) for failure in failures[:10]) + ", …" * (len(failures) > 10)
+        raise IncompleteError(f"{failures[0].error} (shards not finished: {failed}); the same command goes on")
 
 
 def _checkpoint(stop: threading.Event) -> None:

@@ -6,7 +6,7 @@ Nothing here trains a network: scores of labelled photos go in, a `Calibration` 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from tagger.training.sources import source_names
 
 MIN_ACCEPTED = 60  # rows of a source, below which its precision is not judged
 MIN_GROUPS = 5  # contributors or brands among them
+START_BY = 120  # rows; two mistakes among the surest 60 are no evidence yet, a failure from here on ends the search
 QUANTILE = 0.10  # of the bootstrapped precision, which must meet the target
 RESAMPLES = 400
 MIN_VETO_ROWS = 20
@@ -100,20 +101,15 @@ def fit_calibration(
             name = attribute.name
             so_far = Calibration(known_temperatures, thresholds, vetoed)
             outcomes = observe(logits, photos, attribute, so_far, target)
-            by_source = fit_threshold(outcomes, float(target), seed)
+            threshold, hopeless, by_source = fit_threshold(outcomes, float(target), seed)
             votes[target][name] = {sources[index]: vote for index, vote in by_source.items()}
-            threshold = None if name in never else strictest(by_source.values())
-            thresholds[target][name] = threshold
-            if threshold is not None:
-                values = vetoed_values(outcomes, attribute, threshold, float(target))
-                if values:
-                    vetoed[target][name] = values
+            thresholds[target][name] = None if name in never else threshold
+            if thresholds[target][name] is not None and hopeless:
+                vetoed[target][name] = tuple(attribute.value_names[index] for index in sorted(hopeless))
     return Fitted(Calibration(known_temperatures, thresholds, vetoed), votes, tuple(never))
 
 
-def fit_temperature(
-    logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_], otherwise: float = 1.0
-) -> float:
+def fit_temperature(logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_], otherwise: float = 1.0) -> float:
     """The temperature from 0.2 to 5 that minimises the log-loss of the labels (Guo et al. 2017, section 4.2).
 
     A partial label's loss is that of the summed probability of its values.
@@ -145,22 +141,43 @@ def fit_temperature(
     return round(float(np.exp((low + high) / 2)), 4)
 
 
-def fit_threshold(outcomes: Outcomes, target: float, seed: int = 0) -> dict[int, Vote]:
-    """What each source says of the least confidence at which its accepted precision meets `target`.
+def fit_threshold(
+    outcomes: Outcomes, target: float, seed: int = 0
+) -> tuple[float | None, frozenset[int], dict[int, Vote]]:
+    """The least confidence at which every source's accepted precision meets `target`.
 
     Per source, every confidence is tried, downward. At each, the precision of the rows accepted there is
-    bootstrapped over the source's groups, and its 10 % quantile must reach the target; the search ends at the first
-    failure. A source that never has 60 accepted rows in 5 groups, or has no label of the attribute, does not vote.
+    bootstrapped over the source's groups, and its 10 % quantile must reach the target, that is, at most 10 % of the
+    resamples may fall below it. The search ends at the first failure, those among the surest 120 rows left aside: so
+    few rows are no evidence yet. A source that never has 60 accepted rows in 5 groups, or has no label of
+    the attribute, does not vote. The strictest source decides.
+
+    A predicted value whose accepted rows leave no hope is vetoed, and the search goes again without its rows.
 
     Returns:
-        source → vote; `strictest` of them is the attribute's threshold.
+        The threshold (None: always review), the vetoed values by their index, and source → vote.
+    """
+    labelling = np.unique(outcomes.source[outcomes.labelled])
+    left = replace(outcomes, eligible=outcomes.eligible & np.isin(outcomes.source, labelling))
+    vetoed: frozenset[int] = frozenset()
+    first = votes = _vote(left, target, seed)
+    while new := _hopeless_values(left, votes, strictest(votes.values()), target):
+        vetoed |= new
+        left = replace(left, eligible=left.eligible & ~np.isin(left.best, list(new)))
+        votes = _vote(left, target, seed)
+    threshold = strictest(votes.values())
+    return (None, frozenset(), first) if threshold is None else (threshold, vetoed, votes)
+
+
+def _vote(outcomes: Outcomes, target: float, seed: int) -> dict[int, Vote]:
+    """Every source that labels the attribute, by itself.
+
+    One that does not knows at most where any tag is wrong: that says nothing of the tags that belong there.
     """
     votes = {}
-    for source in np.unique(outcomes.source).tolist():
+    for source in np.unique(outcomes.source[outcomes.labelled]).tolist():
         of_source = outcomes.source == source
         labelled = int((of_source & outcomes.labelled).sum())
-        if not labelled:  # only rows where any tag is wrong: they say nothing of the tags that belong there
-            continue
         names, group = np.unique(outcomes.group[of_source], return_inverse=True)
         rows = outcomes.eligible[of_source]
         weights = bootstrap_weights(len(names), RESAMPLES, np.random.default_rng((seed, source)))
@@ -205,12 +222,13 @@ def _lowest_confidence(
         drawn = weights[:, group[part]]
         accepted_here = accepted + np.cumsum(drawn, axis=1)
         hits_here = hits + np.cumsum(drawn * right[part], axis=1)
+        there = accepted_here > 0  # a resample may have drawn none of the groups so far
+        below = (hits_here < (target - 1e-9) * accepted_here).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
         for column in np.flatnonzero(candidate[part]).tolist():
-            total = accepted_here[:, column]
-            precision = hits_here[:, column][total > 0] / total[total > 0]
-            if np.quantile(precision, QUANTILE) < target - 1e-9:
+            if below[column] <= QUANTILE:
+                best = float(confidence[start + column])
+            elif start + column + 1 >= START_BY:
                 return True, best
-            best = float(confidence[start + column])
         accepted, hits = accepted_here[:, -1:], hits_here[:, -1:]
     return bool(candidate.any()), best
 
@@ -258,16 +276,26 @@ def truly_excluded(photos: LabelledPhotos, attribute: Attribute) -> npt.NDArray[
     return result
 
 
-def vetoed_values(outcomes: Outcomes, attribute: Attribute, threshold: float, target: float) -> tuple[str, ...]:
-    """Values whose 20 or more accepted rows leave no hope that their precision meets the target."""
-    accepted = outcomes.eligible & (outcomes.confidence >= threshold)
-    never = []
-    for index, value in enumerate(attribute.value_names):
-        rows = accepted & (outcomes.best == index)
-        n = int(rows.sum())
-        if n >= MIN_VETO_ROWS and wilson_upper(int(outcomes.right[rows].sum()), n) < target:
-            never.append(value)
-    return tuple(never)
+def _hopeless_values(
+    outcomes: Outcomes, votes: Mapping[int, Vote], threshold: float | None, target: float
+) -> frozenset[int]:
+    """Values whose 20 or more accepted rows put the upper bound of their precision below the target.
+
+    Where no threshold was found, the rows looked at are the surest 120 of every source that failed.
+    """
+    if threshold is not None:
+        looked_at = np.flatnonzero(outcomes.eligible & (outcomes.confidence >= threshold))
+    else:
+        failed = [source for source, vote in votes.items() if vote.votes and vote.threshold is None]
+        order = np.argsort(-outcomes.confidence, kind="stable")
+        of_failed = [order[outcomes.eligible[order] & (outcomes.source[order] == source)] for source in failed]
+        looked_at = np.concatenate([np.zeros(0, np.int64), *(rows[:START_BY] for rows in of_failed)])
+    hopeless = set()
+    for index in np.unique(outcomes.best[looked_at]).tolist():
+        right = outcomes.right[looked_at][outcomes.best[looked_at] == index]
+        if len(right) >= MIN_VETO_ROWS and wilson_upper(int(right.sum()), len(right)) < target:
+            hopeless.add(index)
+    return frozenset(hopeless)
 
 
 def wilson_upper(right: int, n: int, z: float = 1.645) -> float:

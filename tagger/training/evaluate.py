@@ -1,9 +1,13 @@
-"""How right a model is: figures per attribute and source from scores and labels."""
+"""How right a model is: figures per attribute and source, from the scores of a run and from labels."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,20 +15,39 @@ import numpy.typing as npt
 
 from tagger import storage
 from tagger.errors import UsageError
-from tagger.model.confidence import ACCEPTED, Calibration, decide
+from tagger.model.confidence import ACCEPTED, DECISIONS, NOT_APPLICABLE, Calibration, decide
 from tagger.results import ResultStore
-from tagger.training.calibrate import truly_excluded
+from tagger.schema import Attribute
+from tagger.training.calibrate import fit_calibration, truly_excluded
 from tagger.training.data import LabelledPhotos
+from tagger.training.measures import (
+    auroc,
+    confusion_matrix,
+    expected_calibration_error,
+    macro_f1,
+    redrawn_calibration_error,
+    reliability_bins,
+    risk_coverage,
+    share_interval,
+)
+from tagger.training.sources import source_names
 
-RESAMPLES = 500
+MISTAKES = 8  # shown of every attribute
+MIN_CELL = 20  # rows, below which a curve says nothing
+
+Figures = dict[str, Any]
+
+
+# ------------------------------------------------------------------------------------------- from and to the run
 
 
 def write_split_manifest(photos: LabelledPhotos, path: str) -> None:
-    """A manifest of `photos`, row by row, for `tagger run`."""
+    """A manifest of `photos`, row by row, for `tagger run`; it may lie anywhere, so its paths are absolute."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["item_id", "image_uri"])
-    writer.writerows(zip(photos.item_ids, photos.uris, strict=True))
+    for item_id, uri in zip(photos.item_ids, photos.uris, strict=True):
+        writer.writerow([item_id, os.path.abspath(uri) if uri and "://" not in uri else uri])
     storage.write_bytes(path, text.getvalue().encode())
 
 
@@ -40,64 +63,354 @@ def read_scores(out: str, photos: LabelledPhotos) -> tuple[npt.NDArray[np.float3
     for part in ResultStore(out).parts(["row", "item_id", "scores"]):
         ids.extend(part.column("item_id").to_pylist())
         for row, scores in zip(part.column("row").to_pylist(), part.column("scores").to_pylist(), strict=True):
-            if scores is not None:
+            if scores is not None and row < len(photos):
                 logits[row], ok[row] = scores, True
     if tuple(ids) != photos.item_ids:
-        raise UsageError(f"{out} was not made from these labels")
+        raise UsageError(f"{out} was not made from these labels; choose another --out")
     return logits, ok
+
+
+# ------------------------------------------------------------------------------------------------------- verdicts
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One attribute's tags against the labels, photo by photo; arrays are (photos,) where nothing else is said."""
+
+    attribute: Attribute
+    known: npt.NDArray[np.bool_]  # labelled, with one value or several
+    single: npt.NDArray[np.bool_]  # labelled with one value
+    truth: npt.NDArray[np.int64]  # the (first) value of the label; means nothing where not `known`
+    excluded: npt.NDArray[np.bool_]  # the true category leaves no room for the attribute
+    best: npt.NDArray[np.int64]  # predicted value
+    confidence: npt.NDArray[np.float64]
+    decision: npt.NDArray[np.int8]  # index into DECISIONS
+    emitted: npt.NDArray[np.bool_]  # the row has a tag: the attribute is applicable by the model
+    right: npt.NDArray[np.bool_]  # it has one, and the label allows it
+    accepted: npt.NDArray[np.bool_]
+    allowed: npt.NDArray[np.bool_]  # (photos, values): the values each label allows
+
+
+def judge(
+    logits: npt.NDArray[np.float32], photos: LabelledPhotos, calibration: Calibration, target: str
+) -> list[Verdicts]:
+    """Every attribute's tags against the labels, in the schema's order."""
+    decided = decide(logits, photos.schema, calibration, target)
+    verdicts = []
+    for attribute in photos.schema.attributes:
+        tags = decided[attribute.name]
+        allowed = photos.allowed[:, photos.schema.slices[attribute.name]]
+        emitted = tags.decision != NOT_APPLICABLE
+        verdicts.append(
+            Verdicts(
+                attribute=attribute,
+                known=np.asarray(allowed.any(axis=1)),
+                single=np.asarray(allowed.sum(axis=1) == 1),
+                truth=allowed.argmax(axis=1),
+                excluded=truly_excluded(photos, attribute),
+                best=tags.best,
+                confidence=tags.confidence.astype(np.float64),
+                decision=tags.decision,
+                emitted=emitted,
+                right=emitted & allowed[np.arange(len(allowed)), tags.best],
+                accepted=tags.decision == ACCEPTED,
+                allowed=allowed,
+            )
+        )
+    return verdicts
 
 
 def measure(
     logits: npt.NDArray[np.float32], photos: LabelledPhotos, calibration: Calibration, target: str, seed: int = 0
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """source → attribute → figures.
+) -> dict[str, dict[str, Figures]]:
+    """labels file → attribute → figures, of the attributes that the file labels.
 
-    `right` is the share of known labels that the most probable value satisfies (a value inside a partial label is
-    right), with a 95 % interval by bootstrap over groups; `accepted` the accepted share of applicable labelled tags
-    and `precision` how many accepted tags are right, one emitted where the true category excludes it being wrong.
+    All are shares from 0 to 1; `low` and `high` end the 95 % interval by bootstrap over groups, None stands where
+    there are no rows.
+
+    - `right`, `low`, `high`, `n`, `groups`: known labels that the tag satisfies. A value inside a partial label is
+      right; no tag (the model finds the attribute not applicable) is wrong.
+    - `strict`, `strict_low`, `strict_high`, `n_strict`: the same of single-valued labels alone.
+    - `majority`: what always saying the most frequent value would score. `macro_f1`: of single-valued labels.
+    - `accepted`: known labels whose tag is accepted. `precision`, `precision_low`, `precision_high`, `n_accepted`:
+      accepted tags that are right, one emitted where the true category excludes it being wrong.
     """
-    schema = photos.schema
-    decided = decide(logits, schema, calibration, target)
-    sources, groups = np.array(photos.sources), np.unique(np.array(photos.groups), return_inverse=True)[1]
+    return _measure(judge(logits, photos, calibration, target), photos, seed)
+
+
+def _measure(verdicts: Sequence[Verdicts], photos: LabelledPhotos, seed: int) -> dict[str, dict[str, Figures]]:
+    sources, groups = np.array(photos.sources), _group_numbers(photos)
     generator = np.random.default_rng(seed)
-    report: dict[str, dict[str, dict[str, Any]]] = {}
+    report: dict[str, dict[str, Figures]] = {}
     for source in sorted(set(photos.sources)):
-        report[source] = {}
-        for attribute in schema.attributes:
-            rows = sources == source
-            mask = photos.allowed[:, schema.slices[attribute.name]]
-            known = rows & mask.any(axis=1)
-            n = int(known.sum())
-            if n == 0:
-                continue
-            tags = decided[attribute.name]
-            right = mask[np.arange(len(mask)), tags.best]
-            accepted = tags.decision == ACCEPTED
-            judged = known if attribute.parent is None else known | (rows & truly_excluded(photos, attribute))
-            n_accepted = int((accepted & judged).sum())
-            low, high = _interval(right[known], groups[known], generator)
-            report[source][attribute.name] = {
-                "right": round(float(right[known].mean()), 4),
-                "low": low,
-                "high": high,
-                "n": n,
-                "groups": len(np.unique(groups[known])),
-                "majority": round(float(mask[known].mean(axis=0).max()), 4),
-                "accepted": round(float(accepted[known].mean()), 4),
-                "precision": round(float(right[accepted & judged].mean()), 4) if n_accepted else None,
-                "n_accepted": n_accepted,
-            }
+        rows = sources == source
+        report[source] = {
+            v.attribute.name: _cell(v, rows, groups, generator) for v in verdicts if (rows & v.known).any()
+        }
     return report
 
 
-def _interval(
-    right: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64], generator: np.random.Generator
-) -> tuple[float, float]:
-    """95 % interval of a share by bootstrap over groups."""
-    names, inverse = np.unique(groups, return_inverse=True)
-    total = np.bincount(inverse).astype(np.float64)
-    hits = np.bincount(inverse, weights=right)
-    weights = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
-    shares = (weights @ hits) / np.maximum(weights @ total, 1)
-    low, high = np.quantile(shares, (0.025, 0.975))
-    return round(float(low), 4), round(float(high), 4)
+def _cell(
+    v: Verdicts, rows: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64], generator: np.random.Generator
+) -> Figures:
+    known, single = rows & v.known, rows & v.single
+    accepted = rows & v.accepted & (v.known | v.excluded)
+    low, high = share_interval(v.right[known], groups[known], generator)
+    strict_low, strict_high = share_interval(v.right[single], groups[single], generator)
+    precision_low, precision_high = share_interval(v.right[accepted], groups[accepted], generator)
+    return {
+        "right": _share(v.right[known]),
+        "low": _round(low),
+        "high": _round(high),
+        "n": int(known.sum()),
+        "groups": len(np.unique(groups[known])),
+        "strict": _share(v.right[single]),
+        "strict_low": _round(strict_low),
+        "strict_high": _round(strict_high),
+        "n_strict": int(single.sum()),
+        "majority": _round(float(v.allowed[known].mean(axis=0).max())),
+        "macro_f1": _round(macro_f1(_confusion(v, single))),
+        "accepted": _share(v.accepted[known]),
+        "precision": _share(v.right[accepted]),
+        "precision_low": _round(precision_low),
+        "precision_high": _round(precision_high),
+        "n_accepted": int(accepted.sum()),
+    }
+
+
+# --------------------------------------------------------------------------------------------------- a whole report
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong tag, and how sure the model was of it."""
+
+    row: int  # of the evaluated photos
+    source: str  # its short name
+    attribute: str
+    value: str
+    label: str  # what the labels say: a value, several, or that the attribute does not apply
+    confidence: float
+    decision: str  # accepted or review
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of a report."""
+
+    sources: dict[str, Figures]  # short name → file, photos, groups, attributes, pooled, all_right
+    attributes: dict[str, dict[str, Figures]]  # attribute → short name → curves and the confusion matrix
+    transfer: list[Figures]  # thresholds fitted on one source and tested on another
+    mistakes: tuple[Mistake, ...]  # the surest first, by attribute in the schema's order
+
+
+def evaluate(
+    logits: npt.NDArray[np.float32], photos: LabelledPhotos, calibration: Calibration, target: str, seed: int = 0
+) -> Evaluation:
+    """Everything that can be said of `photos`, all of whose scores are there.
+
+    Args:
+        logits: uncalibrated, (photos, n_scores).
+        target: key of the target precision, for example '0.95'.
+    """
+    verdicts = judge(logits, photos, calibration, target)
+    cells = _measure(verdicts, photos, seed)
+    names = source_names(photos.sources)
+    sources, groups = np.array(photos.sources), _group_numbers(photos)
+    generator = np.random.default_rng(seed)
+    by_source: dict[str, Figures] = {}
+    curves: dict[str, dict[str, Figures]] = {v.attribute.name: {} for v in verdicts}
+    for source, by_attribute in cells.items():
+        rows = sources == source
+        by_source[names[source]] = {
+            "file": storage.name(source),
+            "photos": int(rows.sum()),
+            "groups": len(np.unique(groups[rows])),
+            "mean_right": _round(_mean([cell["right"] for cell in by_attribute.values()])),
+            "attributes": by_attribute,
+            "pooled": _pooled(verdicts, rows),
+            "all_right": _all_right(verdicts, rows, groups, generator),
+        }
+        for v in verdicts:
+            if v.attribute.name in by_attribute:
+                decides = bool(photos.schema.dependants(v.attribute.name))
+                curves[v.attribute.name][names[source]] = _curves(v, rows, generator, decides)
+    mistakes = tuple(mistake for v in verdicts for mistake in _worst(v, [names[source] for source in photos.sources]))
+    return Evaluation(by_source, curves, _transfer(logits, photos, target, seed), mistakes)
+
+
+def _curves(v: Verdicts, rows: npt.NDArray[np.bool_], generator: np.random.Generator, decides: bool) -> Figures:
+    """Calibration, risk–coverage curve, confusion matrix and AUROCs of one attribute on one source.
+
+    Calibration and confusion are of single-valued labels. `auroc` is there for an attribute of two values: that of
+    its rarer one. `unlabelled_auroc`: whether 1 − confidence tells the photos without a label, those that people
+    could not name, from the labelled ones; only where `decides`, for an attribute that others hang on.
+    """
+    single = rows & v.single & v.emitted
+    confidence, right = v.confidence[single], v.right[single]
+    figures: Figures = {"confusion": _confusion(v, rows & v.single).tolist()}
+    if len(confidence) >= MIN_CELL:
+        ece = expected_calibration_error(confidence, right)
+        expected = redrawn_calibration_error(confidence, generator)
+        figures["calibration"] = {
+            "n": len(confidence),
+            "mean_confidence": _round(float(confidence.mean())),
+            "accuracy": _round(float(right.mean())),
+            "ece": _round(ece),
+            "ece_of_redraws": _round(expected),
+            "ece_excess": _round(ece - expected),
+            "bins": [
+                {"n": b.n, "confidence": _round(b.confidence), "accuracy": _round(b.accuracy)}
+                for b in reliability_bins(confidence, right)
+            ],
+        }
+    known = rows & v.known & v.emitted
+    if known.sum() >= MIN_CELL:
+        curve = risk_coverage(v.confidence[known], v.right[known])
+        figures["risk_coverage"] = {
+            "area": _round(curve.area),
+            "points": [[_round(c), _round(r)] for c, r in zip(curve.coverage, curve.risk, strict=True)],
+        }
+    if len(v.attribute.values) == 2 and (rows & v.single).any():
+        figures["auroc"] = _binary_auroc(v, rows & v.single)
+    unlabelled = rows & ~v.known
+    if decides and min(unlabelled.sum(), (rows & v.known).sum()) >= MIN_CELL:
+        figures["unlabelled_auroc"] = _round(auroc(1 - v.confidence[rows], ~v.known[rows]))
+    return figures
+
+
+def _binary_auroc(v: Verdicts, rows: npt.NDArray[np.bool_]) -> Figures:
+    rarer = int(v.truth[rows].mean() < 0.5)
+    score = np.where(v.best[rows] == rarer, v.confidence[rows], 1 - v.confidence[rows])
+    return {"value": v.attribute.value_names[rarer], "auroc": _round(auroc(score, v.truth[rows] == rarer))}
+
+
+def _confusion(v: Verdicts, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    n_values = len(v.attribute.values)
+    predicted = np.where(v.emitted, v.best, n_values)
+    return confusion_matrix(v.truth[rows], predicted[rows], n_values)
+
+
+def _pooled(verdicts: Sequence[Verdicts], rows: npt.NDArray[np.bool_]) -> Figures:
+    """Accepted share and precision over all tags of a source, and over all but those of one attribute."""
+    known = {v.attribute.name: int((rows & v.known).sum()) for v in verdicts}
+    accepted_known = {v.attribute.name: int((rows & v.known & v.accepted).sum()) for v in verdicts}
+    accepted = {v.attribute.name: rows & v.accepted & (v.known | v.excluded) for v in verdicts}
+    n_accepted = {name: int(mask.sum()) for name, mask in accepted.items()}
+    hits = {v.attribute.name: int((accepted[v.attribute.name] & v.right).sum()) for v in verdicts}
+
+    def over(names: Sequence[str]) -> Figures:
+        labels, tags = sum(known[n] for n in names), sum(n_accepted[n] for n in names)
+        return {
+            "labels": labels,
+            "accepted": _round(sum(accepted_known[n] for n in names) / labels) if labels else None,
+            "precision": _round(sum(hits[n] for n in names) / tags) if tags else None,
+            "n_accepted": tags,
+        }
+
+    names = list(known)
+    return over(names) | {"without": {name: over([n for n in names if n != name]) for name in names if known[name]}}
+
+
+def _all_right(
+    verdicts: Sequence[Verdicts],
+    rows: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+) -> Figures:
+    """Share of the photos all of whose labelled attributes are right, and the same leaving one attribute out."""
+
+    def over(chosen: Sequence[Verdicts]) -> Figures:
+        labelled, right = np.zeros(len(rows), dtype=bool), np.ones(len(rows), dtype=bool)
+        for v in chosen:
+            labelled |= v.known
+            right &= v.right | ~v.known
+        labelled &= rows
+        low, high = share_interval(right[labelled], groups[labelled], generator)
+        return {
+            "right": _share(right[labelled]),
+            "low": _round(low),
+            "high": _round(high),
+            "n": int(labelled.sum()),
+        }
+
+    there = [v for v in verdicts if (rows & v.known).any()]
+    without = {v.attribute.name: over([other for other in there if other is not v]) for v in there if len(there) > 1}
+    return over(there) | {"without": without}
+
+
+def _transfer(logits: npt.NDArray[np.float32], photos: LabelledPhotos, target: str, seed: int) -> list[Figures]:
+    """Accepted share and precision on every source with temperatures and thresholds fitted on each other one."""
+    names, sources = source_names(photos.sources), np.array(photos.sources)
+    table = []
+    for fitted_on in names:
+        rows = sources == fitted_on
+        calibration = fit_calibration(logits[rows], photos.select(rows), seed, targets=(target,)).calibration
+        for tested_on in names:
+            if tested_on == fitted_on:
+                continue
+            rows = sources == tested_on
+            tested = photos.select(rows)
+            verdicts = judge(logits[rows], tested, calibration, target)
+            cells = _measure(verdicts, tested, seed)[tested_on]
+            keys = ("accepted", "precision", "precision_low", "precision_high", "n_accepted", "n")
+            by_attribute = {
+                name: {key: cell[key] for key in keys} | {"threshold": calibration.thresholds[target][name]}
+                for name, cell in cells.items()
+            }
+            pooled = _pooled(verdicts, np.ones(len(tested), dtype=bool))
+            del pooled["without"]
+            entry = {"fitted_on": names[fitted_on], "tested_on": names[tested_on], "pooled": pooled}
+            table.append(entry | {"attributes": by_attribute})
+    return table
+
+
+def _worst(v: Verdicts, shown: Sequence[str]) -> list[Mistake]:
+    wrong = np.flatnonzero((v.known | v.excluded) & v.emitted & ~v.right)
+    wrong = wrong[np.argsort(-v.confidence[wrong], kind="stable")][:MISTAKES]
+    values = v.attribute.value_names
+    return [
+        Mistake(
+            row=row,
+            source=shown[row],
+            attribute=v.attribute.name,
+            value=values[v.best[row]],
+            label=" or ".join(values[i] for i in np.flatnonzero(v.allowed[row])) or "does not apply",
+            confidence=round(float(v.confidence[row]), 4),
+            decision=DECISIONS[v.decision[row]],
+        )
+        for row in wrong.tolist()
+    ]
+
+
+def as_data(evaluation: Evaluation, photos: LabelledPhotos) -> Figures:
+    """`evaluation` as plain data for report.json."""
+    mistakes = [
+        asdict(mistake) | {"item_id": photos.item_ids[mistake.row], "image": storage.name(photos.uris[mistake.row])}
+        for mistake in evaluation.mistakes
+    ]
+    for mistake in mistakes:
+        del mistake["row"]
+    return {
+        "sources": evaluation.sources,
+        "attributes": evaluation.attributes,
+        "transfer": evaluation.transfer,
+        "mistakes": mistakes,
+    }
+
+
+def _group_numbers(photos: LabelledPhotos) -> npt.NDArray[np.int64]:
+    return np.unique(np.array(photos.groups), return_inverse=True)[1]
+
+
+def _share(hits: npt.NDArray[np.bool_]) -> float | None:
+    return round(float(hits.mean()), 4) if len(hits) else None
+
+
+def _mean(shares: Sequence[float]) -> float:
+    return sum(shares) / len(shares) if shares else math.nan
+
+
+def _round(number: float) -> float | None:
+    """Four decimals; None for what is no number, which JSON cannot hold."""
+    return None if math.isnan(number) else round(number, 4)

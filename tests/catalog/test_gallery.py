@@ -2,88 +2,16 @@ import base64
 import hashlib
 import io
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from catalog.gallery_page import CARDS, HOSTILE, SUMMARY, Page, jpeg, page_of, tag
 from PIL import Image
 
-from tagger.catalog.export.gallery import Card, GallerySummary, Tag, thumbnail, write_gallery
-
-HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>' </style> {{ 7*7 }} \u2028\u2029 & <!--"
-
-SUMMARY = GallerySummary(
-    title="Spring",
-    rows=4,
-    ok=3,
-    failed={"truncated": 1},
-    needs_review=1,
-    bundle_name="default",
-    target_precision=0.95,
-    note="A note.",
-)
-
-
-def jpeg(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (60, 80), orientation: int = 1) -> bytes:
-    file = io.BytesIO()
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", size, colour).save(file, "JPEG", exif=exif)
-    return file.getvalue()
-
-
-def tag(
-    attribute: str, value: str, confidence: float | None = 0.97, decision: str = "accepted", human: bool = False
-) -> Tag:
-    return Tag(attribute, attribute.title(), value, value.title(), confidence, decision, human)
-
-
-CARDS = (
-    Card("001", 0, "images/1.jpg", jpeg(), "ok", tags=(tag("category", "dress"), tag("colour", "red"))),
-    Card(
-        "002",
-        1,
-        "images/2.jpg",
-        jpeg(),
-        "ok",
-        tags=(tag("category", "shirt"), tag("colour", "blue", 0.61, "review")),
-        review_reasons=("colour:low_confidence", "unfamiliar_photo"),
-    ),
-    Card("003", 2, "images/3.jpg", None, "failed", "truncated", "the JPEG ends before its pixels do"),
-    Card("004", 3, "images/4.jpg", jpeg(), "ok", tags=(tag("category", "skirt", None, human=True),)),
-)
-
-
-class Page(HTMLParser):
-    """Every element with its attributes, and the text by the class or id that it stands in."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append(data)
-
-    def all(self, tag: str, css_class: str = "") -> list[dict[str, str | None]]:
-        return [a for name, a in self.elements if name == tag and css_class in [*(a.get("class") or "").split(), ""]]
-
-
-def page_of(*cards: Card, summary: GallerySummary = SUMMARY) -> str:
-    output = io.StringIO()
-    assert write_gallery(iter(cards), summary, output) == len(cards)
-    return output.getvalue()
+from tagger.catalog.export.gallery import Card, Tag, thumbnail, write_gallery
 
 
 def test_a_card_shows_its_tags_confidences_and_reasons() -> None:
@@ -228,66 +156,3 @@ def test_a_transparent_photo_gets_a_white_ground() -> None:
 @pytest.mark.parametrize("data", [b"", b"no photo", jpeg(size=(300, 300))[:700]])
 def test_a_photo_that_cannot_be_read_has_no_thumbnail(data: bytes) -> None:
     assert thumbnail(data) is None
-
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = """<script>
-const log = [];
-const note = () => log.push([...document.querySelectorAll(".card:not([hidden]) h2")].map(e => e.textContent).join("+")
-  + " | " + document.getElementById("shown").textContent);
-const set = (id, value, type) => {
-  const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event(type));
-};
-note();
-for (const state of ["accepted", "review", "failed", "all"]) {
-  document.querySelector(`[value=${state}]`).click();
-  note();
-}
-set("attribute", "=category", "change"); note();
-set("value", "=shirt", "change"); note();
-document.getElementById("clear").click();
-setTimeout(() => {
-  note(); set("query", "RED dress", "input");
-  setTimeout(() => { note(); document.body.dataset.log = log.join("\\n"); }, 200);
-}, 50);
-</script>"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_filters_in_a_browser(tmp_path: Path) -> None:
-    text = page_of(*CARDS)
-    assert "</body>" in text
-    driven = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", DRIVER + "</body>")
-    (tmp_path / "page.html").write_text(driven, "utf-8")
-    dom = Page(dump_dom(tmp_path / "page.html", tmp_path / "profile"))
-    (body,) = dom.all("body")
-    assert (body["data-log"] or "").split("\n") == [
-        "001+002+003+004 | 4 of 4 shown",
-        "001+004 | 2 of 4 shown",
-        "002 | 1 of 4 shown",
-        "003 | 1 of 4 shown",
-        "001+002+003+004 | 4 of 4 shown",
-        "001+002+004 | 3 of 4 shown",
-        "002 | 1 of 4 shown",
-        "001+002+003+004 | 4 of 4 shown",
-        "001 | 1 of 4 shown",
-    ]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_policy_lets_the_pages_own_script_run_in_a_browser(tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(page_of(*CARDS, replace(CARDS[1], item_id=HOSTILE)), "utf-8")
-    dom = Page(dump_dom(tmp_path / "page.html", tmp_path / "profile"))
-    assert "5 of 5 shown" in dom.texts
-    assert "hidden" not in next(a for a in dom.all("div", "tools"))
-
-
-def dump_dom(page: Path, profile: Path) -> str:
-    """The page as the browser has it after its scripts ran."""
-    assert CHROMIUM is not None
-    options = [
-        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-        *("--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}"),
-        *("--virtual-time-budget=3000", "--dump-dom", page.as_uri()),
-    ]
-    return subprocess.run([CHROMIUM, *options], capture_output=True, check=True, timeout=120, text=True).stdout

@@ -76,7 +76,7 @@ import importlib.util, json, os, sys, datetime
 
 dag_file, cases = sys.argv[1], json.loads(sys.argv[2])
 spec = importlib.util.spec_from_file_location("tagger_nightly", dag_file)
-module = importlib.util.module_from_spec(spec)
+module = sys.modules["tagger_nightly"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 
 for day, settings in enumerate(cases, 1):

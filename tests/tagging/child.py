@@ -7,13 +7,14 @@ CHILD_KILL_AT        'PATTERN@N': SIGKILL at the N-th step (from 0) of storage w
                      'before write_bytes _tmp/part-00000001.parquet'
 CHILD_STEPS          file to which every step is appended
 CHILD_HANG_PHOTO     the read of photos with this in their path never ends
-CHILD_SLOW_MANIFEST  seconds that every row of the manifest takes; told in CHILD_STEPS
+CHILD_SLOW_MANIFEST  seconds that the pass over the manifest takes longer; its start is told in CHILD_STEPS
 CHILD_FILE_LIMIT     bytes that a file may grow to
 CHILD_OBEY           file permissions hold, also for root
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import re
@@ -21,7 +22,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 ENVIRONMENT = {name.removeprefix("CHILD_"): text for name, text in os.environ.items() if name.startswith("CHILD_")}
@@ -91,7 +92,8 @@ def patch_storage() -> None:
 
 
 def patch_reading() -> None:
-    from tagger.source import fetch, manifest
+    from tagger.source import fetch
+    from tagger.tagging import run
 
     if "HANG_PHOTO" in ENVIRONMENT:
         read = fetch.PhotoSource.__call__
@@ -103,15 +105,14 @@ def patch_reading() -> None:
 
         fetch.PhotoSource.__call__ = hanging  # type: ignore[method-assign]
     if "SLOW_MANIFEST" in ENVIRONMENT:
-        items = manifest.Manifest.items
+        scan = run.scan_manifest
 
-        def slow(self: manifest.Manifest, *arguments: Any) -> Iterator[Any]:
-            for item in items(self, *arguments):
-                append(ENVIRONMENT["STEPS"], "row of the manifest\n")
-                time.sleep(float(ENVIRONMENT["SLOW_MANIFEST"]))
-                yield item
+        def slow(*arguments: Any) -> Any:
+            append(ENVIRONMENT["STEPS"], "pass over the manifest\n")
+            time.sleep(float(ENVIRONMENT["SLOW_MANIFEST"]))
+            return scan(*arguments)
 
-        manifest.Manifest.items = slow  # type: ignore[method-assign]
+        run.scan_manifest = slow
 
 
 def obey_permissions() -> None:
@@ -135,6 +136,8 @@ if __name__ == "__main__":
     patch_storage()
     patch_reading()
     if "FILE_LIMIT" in ENVIRONMENT:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(ENVIRONMENT["FILE_LIMIT"]),) * 2)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(ENVIRONMENT["FILE_LIMIT"]), limits[1]))
+        atexit.register(resource.setrlimit, resource.RLIMIT_FSIZE, limits)  # coverage writes its file later still
     sys.argv[0] = "tagger"
     tagger.cli.main.main()

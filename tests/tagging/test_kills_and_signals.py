@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -85,10 +86,10 @@ def test_kill_between_two_steps_of_a_commit_loses_and_doubles_nothing(
     assert_only_committed_parts_count(shop)
 
 
-END_STEPS = ["before write_bytes products/", "within write_bytes products/", "before write_bytes out/summary.json"]
+END_STEPS = ["within write_bytes products/", "before write_bytes out/summary.json", "within write_bytes out/_SUCCESS"]
 
 
-@pytest.mark.parametrize("step", [*END_STEPS, "before write_bytes out/_SUCCESS", "within write_bytes out/_SUCCESS"])
+@pytest.mark.parametrize("step", END_STEPS)
 def test_kill_between_the_last_commit_and_success_infers_nothing_again(
     shop: Shop, inferred: Inferred, step: str
 ) -> None:
@@ -175,7 +176,7 @@ def test_sigterm_does_not_wait_for_the_pass_over_the_manifest(shop: Shop) -> Non
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     code, stderr = ends(process)
-    assert (code, "nothing was tagged" in stderr) == (75, True)
+    assert (code, "the same command goes on" in stderr) == (75, True)
     assert time.monotonic() - started < 10
     assert not shop.out.exists()
 
@@ -269,7 +270,7 @@ def test_a_file_that_may_not_grow_ends_with_1(shop: Shop) -> None:
     """As a quota does: writes fail, with another errno than a full disk's."""
     shop.stock(10)
     shop.run(limit=5)
-    too_small = (shop.out / "tags" / "part-00000000.parquet").stat().st_size - 100
+    too_small = (shop.out / "tags" / "part-00000000.parquet").stat().st_size // 2
     shop.out = shop.folder / "limited"
     code, stderr = ends(shop.start_run(file_limit=str(too_small)))
     assert (code, "Traceback" in stderr) == (1, False)
@@ -285,10 +286,9 @@ def test_disk_full_at_the_start_is_exit_2(shop: Shop) -> None:
     if not mount_small(disk, "4k"):
         pytest.skip("mounting a small disk needs root")
     try:
-        (disk / "full").write_bytes(b"")
-        with open(disk / "full", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-            while True:
-                file.write(bytes(1 << 16))
+        with open(disk / "full", "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(1 << 10)):
+                pass
         shop.out = disk / "out"
         code, stderr = ends(shop.start_run())
         assert (code, "Traceback" in stderr) == (2, False)
@@ -333,7 +333,9 @@ def test_three_failing_shards_in_a_row_end_the_run_early(
         move(source, target)
 
     monkeypatch.setattr(storage, "move", failing)
-    with pytest.raises(IncompleteError, match=r"shard 2 could not be written: Input/output error.*not finished: 8"):
+    with pytest.raises(
+        IncompleteError, match=r"shard 2 could not be written: Input/output error \(shards not finished: 2, 3, 4\)"
+    ):
         shop.run()
     assert commits(shop) == 2
     assert inferred.photos < 50

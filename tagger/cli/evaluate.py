@@ -1,0 +1,143 @@
+"""`tagger evaluate` and `tagger calibrate`: labels against the scores of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tagger.cli.options import as_json, echo_json, example
+from tagger.cli.run import ProgressBar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tagger.training.data import LabelledPhotos
+
+groups = click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="COLUMN",
+    default=("contributor", "brand"),
+    show_default=True,
+    help="Column of who took or made it: intervals and thresholds draw whole groups. Repeatable; the first one a "
+    "file has counts.",
+)
+
+
+@click.command()
+@click.argument("labels", nargs=-1, required=True)
+@click.option("--bundle", metavar="BUNDLE", help="Model to evaluate. Default: the one inside the package.")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="S",
+    help="Rows to take: train, val or test. Repeatable. Default: test, or every row of a file without splits.",
+)
+@click.option("--out", required=True, metavar="REPORT_DIR", help="Folder of the report and of the scores behind it.")
+@click.option("--target-precision", type=float, metavar="P", help="0.80 to 0.99 in steps of 0.01. Default: 0.95.")
+@groups
+@as_json
+@example("tagger evaluate labels.csv --bundle my-bundle --out report")
+def evaluate(
+    labels: tuple[str, ...],
+    bundle: str | None,
+    splits: tuple[str, ...],
+    out: str,
+    target_precision: float | None,
+    groups: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Say how right a bundle is on LABELS: report.json, report.md and report.html in REPORT_DIR.
+
+    LABELS are manifests with one column per attribute; an empty cell is unknown, a|b is one of a and b. The photos
+    are tagged by the loop of tagger run; its results stay in REPORT_DIR, so that the same command goes on after a
+    stop and infers no photo twice.
+    """
+    from tagger.model.bundle import default_bundle
+    from tagger.training.examine import Examination, evaluate_bundle
+
+    examination = Examination(
+        labels=labels, bundle=bundle or default_bundle(), out=out, splits=splits, groups=groups, target=target_precision
+    )
+    data, markdown = evaluate_bundle(examination, score_photos)
+    if as_json:
+        echo_json(data)
+        return
+    click.echo(markdown)
+    click.echo(f"The page with plots and photos: {out.rstrip('/')}/report.html")
+
+
+@click.command()
+@click.argument("labels", nargs=-1, required=True)
+@click.option("--bundle", required=True, metavar="BUNDLE", help="Bundle whose confidences are to fit LABELS.")
+@click.option("--out", required=True, metavar="BUNDLE2", help="Folder of the new bundle.")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="S",
+    help="Rows to take. Repeatable. Default: val, or every row of a file without splits.",
+)
+@groups
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@as_json
+@example("tagger calibrate sample.csv --bundle my-bundle --out my-bundle-spring")
+def calibrate(as_json: bool, **options: Any) -> None:
+    """Fit temperatures and thresholds to a shop's own labelled sample, without training.
+
+    LABELS should be at least 200 photos drawn at random from the catalogue that is to be tagged. BUNDLE2 has the
+    weights and the bundle_id of BUNDLE and a calibration_id of its own: tagger run --reuse decides again from stored
+    scores, without inference. Attributes that no threshold holds for are always reviewed.
+    """
+    from tagger.training.recipe import Recalibration, recalibrate_bundle
+
+    recalibration = Recalibration(command=shlex.join(["tagger", *sys.argv[1:]]), **options)
+    bundle, lines = recalibrate_bundle(recalibration, score_photos)
+    if as_json:
+        thresholds = {target: dict(by_name) for target, by_name in bundle.calibration.thresholds.items()}
+        ids = {"bundle": recalibration.out, "bundle_id": bundle.bundle_id, "calibration_id": bundle.calibration_id}
+        echo_json(ids | {"temperatures": dict(bundle.calibration.temperatures), "thresholds": thresholds})
+    for line in lines:
+        click.echo(line, err=as_json)
+    if not as_json:
+        click.echo(f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {recalibration.out}")
+
+
+def score_photos(
+    bundle: str, photos: LabelledPhotos, work: str
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Scores of labelled photos by the one inference loop: a run whose OUT lies in `work`.
+
+    Scores hang on weights and photos alone. So a run of other rows, or of the same bundle before it was calibrated
+    again, stands for whatever it knows.
+    """
+    from tagger import storage
+    from tagger.errors import RunKeyError
+    from tagger.model.bundle import load_bundle
+    from tagger.tagging.run import Progress, RunOptions, run_tagging, stop_on_signals
+    from tagger.training.evaluate import read_scores, write_split_manifest
+
+    loaded = load_bundle(bundle)
+    text = "\n".join((loaded.calibration_id, *photos.item_ids, *photos.uris))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    manifest = storage.join(work, f"scores-{digest}.csv")
+    write_split_manifest(photos, manifest)
+    out = storage.join(work, f"scores-{loaded.bundle_id}.tags")
+    options = RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0)
+    bar = ProgressBar()
+    with stop_on_signals() as stop, contextlib.closing(bar):
+        try:
+            run_tagging(options, stop, Progress(bar.start, bar.advance))
+        except RunKeyError:
+            first, out = out, f"{out.removesuffix('.tags')}-{digest}.tags"
+            options = RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0, reuse=first)
+            run_tagging(options, stop, Progress(bar.start, bar.advance))
+    return read_scores(out, photos)

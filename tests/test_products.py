@@ -1,0 +1,119 @@
+"""Several photos of one item combined into one row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from review.small import Chances, ledger, run_info, store_of, word
+
+from tagger.ledger import Decision
+from tagger.products import combine_products, product_schema
+
+Photo = tuple[str, str | None, Chances]
+
+RED, BLUE = {"colour": [0.9, 0.05, 0.05]}, {"colour": [0.05, 0.9, 0.05]}
+
+
+def products(out: Path, photos: list[Photo], *decisions: Decision, rows_per_bucket: int = 100) -> dict[str, Any]:
+    """item_id → its row."""
+    store, info = store_of(out, photos), run_info()
+    found: dict[str, Any] = {}
+    for table in combine_products(store, info, ledger(*decisions), rows_per_bucket=rows_per_bucket):
+        assert table.schema == product_schema(info.schema)
+        for row in table.to_pylist():
+            assert row["item_id"] not in found
+            found[row["item_id"]] = row
+    return found
+
+
+def test_one_photo_gives_the_photos_own_tags(tmp_path: Path) -> None:
+    row = products(tmp_path, [("1", "a", {"colour": [0.7, 0.2, 0.1]})])["1"]
+    assert (row["n_photos"], row["n_ok"], row["needs_review"], row["review_reasons"]) == (1, 1, False, [])
+    assert (row["colour"], row["colour_decision"], row["colour_disagreement"]) == ("red", "accepted", False)
+    assert row["colour_confidence"] == pytest.approx(0.7, abs=1e-4)
+
+
+def test_photos_are_averaged_as_a_geometric_mean(tmp_path: Path) -> None:
+    row = products(tmp_path, [("1", "a", {"colour": [0.8, 0.1, 0.1]}), ("1", "b", {"colour": [0.5, 0.4, 0.1]})])["1"]
+    mean = np.sqrt(np.array([0.8, 0.1, 0.1]) * np.array([0.5, 0.4, 0.1]))
+    assert row["colour_confidence"] == pytest.approx(mean[0] / mean.sum(), abs=1e-4)
+
+
+def test_photos_accepted_with_different_values_disagree(tmp_path: Path) -> None:
+    row = products(tmp_path, [("1", "a", RED), ("1", "b", RED), ("1", "c", BLUE), ("2", "d", BLUE)])
+    assert row["1"]["colour_disagreement"]
+    assert (row["1"]["colour_decision"], row["1"]["review_reasons"]) == ("review", ["colour:disagreement"])
+    assert not row["2"]["colour_disagreement"]
+
+
+def test_disagreement_about_the_category_sends_what_hangs_on_it_to_review(tmp_path: Path) -> None:
+    top, dress = {"category": [0.97, 0.02, 0.01]}, {"category": [0.02, 0.97, 0.01]}
+    row = products(tmp_path, [("1", "a", top), ("1", "b", top), ("1", "c", dress)])["1"]
+    assert row["review_reasons"] == ["category:disagreement", "sleeve:low_confidence"]
+    assert (row["sleeve"], row["sleeve_decision"]) == ("short", "review")
+
+
+def test_a_decision_on_any_photo_holds_for_the_product(tmp_path: Path) -> None:
+    row = products(tmp_path, [("1", "a", RED), ("1", "b", BLUE)], word("set", "colour", "green", photo="b"))["1"]
+    assert (row["colour"], row["colour_decision"], row["needs_review"]) == ("green", "accepted", False)
+
+
+def test_a_decision_on_one_attribute_leaves_the_disagreement_about_another(tmp_path: Path) -> None:
+    photos: list[Photo] = [("1", "a", RED), ("1", "b", RED), ("1", "c", BLUE)]
+    row = products(tmp_path, photos, word("set", "category", "dress"))["1"]
+    assert (row["category"], row["colour_decision"]) == ("dress", "review")
+    assert row["review_reasons"] == ["colour:disagreement"]
+
+
+def test_the_photo_that_was_decided_last_speaks_for_the_product(tmp_path: Path) -> None:
+    photos: list[Photo] = [("1", "a", RED), ("1", "b", RED)]
+    words = [word("set", "colour", "green", photo="b"), word("set", "colour", "blue", photo="a")]
+    assert products(tmp_path, photos, *words)["1"]["colour"] == "blue"
+
+
+def test_a_category_set_by_a_person_settles_the_rest_of_the_product(tmp_path: Path) -> None:
+    row = products(tmp_path, [("1", "a", {"category": [0.4, 0.3, 0.3]})], word("set", "category", "shoes"))["1"]
+    assert (row["sleeve"], row["sleeve_decision"], row["needs_review"]) == (None, "not_applicable", False)
+
+
+def test_a_product_whose_decided_photo_is_gone_goes_to_review(tmp_path: Path) -> None:
+    words = [word("set", "colour", "green", photo="old"), word("set", "colour", "green", item="2", photo="b")]
+    rows = products(tmp_path, [("1", "a", RED), ("2", "b", RED), ("2", "c", RED)], *words)
+    assert (rows["1"]["colour"], rows["1"]["review_reasons"]) == ("red", ["colour:photo_changed"])
+    assert (rows["2"]["colour"], rows["2"]["review_reasons"]) == ("green", [])
+
+
+def test_a_rejected_value_is_not_the_products(tmp_path: Path) -> None:
+    row = products(tmp_path, [("1", "a", RED), ("1", "b", RED)], word("reject", "colour", "red", photo="b"))["1"]
+    assert (row["colour"], row["review_reasons"]) == ("blue", ["colour:low_confidence"])
+
+
+def test_a_product_without_a_readable_photo_has_a_row_without_values(tmp_path: Path) -> None:
+    rows = products(tmp_path, [("1", None, {}), ("1", None, {}), ("2", None, {}), ("2", "a", RED)])
+    assert (rows["1"]["n_photos"], rows["1"]["n_ok"], rows["1"]["needs_review"]) == (2, 0, False)
+    assert (rows["1"]["colour"], rows["1"]["colour_decision"], rows["1"]["colour_confidence"]) == (None, None, None)
+    assert (rows["2"]["n_photos"], rows["2"]["n_ok"], rows["2"]["colour"]) == (2, 1, "red")
+
+
+def test_all_photos_failed(tmp_path: Path) -> None:
+    assert products(tmp_path, [("1", None, {})])["1"]["n_ok"] == 0
+
+
+def test_products_are_the_same_however_they_are_spread_over_files(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    photos: list[Photo] = []
+    for i in range(60):
+        chances = {
+            "colour": generator.dirichlet([1, 1, 1]).tolist(),
+            "category": generator.dirichlet([1, 1, 1]).tolist(),
+        }
+        photos.append((f"item {i % 23}", None if i % 7 == 0 else f"photo {i}", chances))
+    words = [word("set", "category", "shoes", item="item 3", photo="photo 3")]
+    assert products(tmp_path / "one", photos, *words) == products(tmp_path / "many", photos, *words, rows_per_bucket=5)
+
+
+def test_nothing_is_committed_yet(tmp_path: Path) -> None:
+    assert products(tmp_path, []) == {}

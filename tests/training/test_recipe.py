@@ -1,0 +1,477 @@
+"""`tagger train` and what follows it, from labels to a bundle that tags, with a drawn catalogue."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from fakes import read_tags, tag
+
+from tagger.cli.main import cli
+from tagger.errors import UsageError
+from tagger.model.bundle import load_bundle
+from tagger.schema import load_schema
+from tagger.source.fetch import Fetched, PhotoSource
+from tagger.training import recipe as recipe_module
+from tagger.training.recipe import check_sample, check_splits
+
+BACKBONE = "test_efficientnet"
+
+
+def tagger(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, list(map(str, arguments)))
+
+
+def train_options(start_weights: Path) -> list[str | Path]:
+    options: list[str | Path] = ["--schema", "womens-32", "--init", start_weights, "--backbone", BACKBONE]
+    return [*options, "--stages", "2@32", "--batch-size", "8"]
+
+
+def curve(out: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (Path(f"{out}.work") / "curve.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def spied() -> Iterator[list[str]]:
+    """The URIs of all photos that anything reads."""
+    read: list[str] = []
+    original = PhotoSource.__call__
+
+    def call(self: PhotoSource, uri: str) -> Fetched:
+        read.append(uri)
+        return original(self, uri)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PhotoSource, "__call__", call)
+        yield read
+
+
+@pytest.fixture(scope="module")
+def trained(
+    womens_labels: Path,
+    start_weights: Path,
+    spied: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    rows_of: Callable,
+    write_labels: Callable,
+) -> tuple[Path, Result, list[str], list[str]]:
+    """Two epochs on womens-32: the bundle, what the command said, the photos it read, the splits calibrated on.
+
+    The photos of test are not on the disk, and one photo of train does not open.
+    """
+    folder = tmp_path_factory.mktemp("train")
+    rows = rows_of(womens_labels)
+    (folder / "cut.jpg").write_bytes(Path(rows[0]["image"]).read_bytes()[:900])
+    broken = next(row for row in rows if row["split"] == "train")
+    broken["image"] = str(folder / "cut.jpg")
+    for row in rows:
+        if row["split"] == "test":
+            row["image"] = str(folder / "not-on-the-disk.jpg")
+    labels = write_labels(folder / "labels.csv", rows)
+    out = folder / "bundle"
+    calibrated_on: list[str] = []
+    fit = recipe_module.fit_calibration
+
+    def spy(logits: Any, photos: Any, *rest: Any, **options: Any) -> Any:
+        calibrated_on.extend(photos.splits)
+        return fit(logits, photos, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe_module, "fit_calibration", spy)
+        result = tagger("train", labels, "--out", out, *train_options(start_weights))
+    return out, result, list(spied), calibrated_on
+
+
+def test_training_ends_in_a_bundle_that_tags(
+    trained: tuple[Path, Result, list[str], list[str]], womens_labels: Path, tmp_path: Path
+) -> None:
+    out, result, _, _ = trained
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(str(out))
+    assert result.stdout.strip() == f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {out}"
+    assert bundle.schema == load_schema("womens-32")
+    assert bundle.input_spec.size == 32
+    assert set(bundle.files) == {"model.safetensors", "model.onnx"}
+    tag(womens_labels, str(out), tmp_path / "out")
+    rows = read_tags(tmp_path / "out")
+    assert len(rows) == len(womens_labels.read_text().splitlines()) - 1
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["garment"] for row in rows} <= {"top", "bottom"}
+    assert len({tuple(row["scores"]) for row in rows}) > 30  # the graph looks at the photos
+
+
+def test_training_logs_a_curve(trained: tuple[Path, Result, list[str], list[str]]) -> None:
+    assert [(line["epoch"], line["size"]) for line in curve(trained[0])] == [(1, 32), (2, 32)]
+
+
+def test_photo_that_does_not_open_is_named_and_counted(trained: tuple[Path, Result, list[str], list[str]]) -> None:
+    said = trained[1].stderr
+    assert "1 of 3" in said
+    assert "photos could not be read and are left out" in said
+    assert "cut.jpg (truncated:" in said
+
+
+def test_attribute_without_labels_is_named_and_always_reviewed(
+    trained: tuple[Path, Result, list[str], list[str]],
+) -> None:
+    out, result, _, _ = trained
+    assert "detail: no photo is labelled; nothing is learned of it" in result.stderr
+    assert "detail: always reviewed: nothing could be learned of it" in result.stderr
+    assert all(by_name["detail"] is None for by_name in load_bundle(str(out)).calibration.thresholds.values())
+
+
+def test_nothing_but_train_and_val_is_read(
+    trained: tuple[Path, Result, list[str], list[str]], womens_labels: Path, rows_of: Callable
+) -> None:
+    rows = rows_of(womens_labels)
+    read, first = set(trained[2]), next(row for row in rows if row["split"] == "train")
+    expected = {row["image"] for row in rows if row["split"] in ("train", "val")} - {first["image"]}
+    assert read == expected | {str(trained[0].parent / "cut.jpg")}
+    assert any(row["split"] == "test" for row in rows)
+
+
+def test_nothing_but_val_is_calibrated_on(
+    trained: tuple[Path, Result, list[str], list[str]], womens_labels: Path, rows_of: Callable
+) -> None:
+    rows = rows_of(womens_labels)
+    assert trained[3] == ["val"] * sum(row["split"] == "val" for row in rows)
+    (out,) = Path(f"{trained[0]}.work").glob("*.tags")
+    assert {row["item_id"] for row in read_tags(out)} == {row["item_id"] for row in rows if row["split"] == "val"}
+
+
+def test_provenance_says_how_it_was_made(trained: tuple[Path, Result, list[str], list[str]]) -> None:
+    provenance = load_bundle(str(trained[0])).provenance
+    assert provenance["command"].startswith("tagger ")
+    assert provenance["training"]["stages"] == [{"epochs": 2, "size": 32}]
+    assert provenance["photos"]["train"] > provenance["photos"]["val"] > 0
+
+
+def test_killed_training_resumes_to_the_same_curve(
+    trained: tuple[Path, Result, list[str], list[str]], start_weights: Path, tmp_path: Path
+) -> None:
+    """The process is killed after its first epoch; the same command then goes on from there."""
+    labels, out = trained[0].parent / "labels.csv", tmp_path / "bundle"
+    command = ["train", labels, "--out", out, *train_options(start_weights)]
+    log = Path(f"{out}.work") / "curve.jsonl"
+    slow = "import time, tagger.training.train as t; o = t._set_lr; "  # or the second epoch is over too soon
+    slow += "t._set_lr = lambda a, b, step, c: (step >= 3 and time.sleep(60), o(a, b, step, c)); "
+    code = f"{slow}from tagger.cli.main import main; main()"
+    with subprocess.Popen([sys.executable, "-c", code, *map(str, command)], stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 100
+        while not (log.exists() and log.read_text().endswith("\n")):
+            assert process.poll() is None, process.communicate()[1].decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    assert len(curve(out)) == 1
+    assert not (out / "bundle.json").exists()
+    with pytest.MonkeyPatch.context() as patch:  # the export was tested; what counts here is the curve
+        patch.setattr(recipe_module, "export_network", _stop_here)
+        assert isinstance(tagger(*command).exception, _Enough)
+    assert curve(out) == curve(trained[0])
+
+
+class _Enough(Exception):
+    pass
+
+
+def _stop_here(*_: object) -> None:
+    raise _Enough
+
+
+def test_work_folder_of_another_training_is_refused(
+    trained: tuple[Path, Result, list[str], list[str]], start_weights: Path
+) -> None:
+    options = train_options(start_weights)
+    options[options.index("2@32")] = "3@32"
+    result = tagger("train", trained[0].parent / "labels.csv", "--out", trained[0], *options)
+    assert isinstance(result.exception, UsageError)
+    assert "holds another training (stages differ)" in str(result.exception)
+
+
+# ------------------------------------------------------------------------------------- bundles calibrated again
+
+
+def calibrate_labels(catalogue: Path, rows_of: Callable, write_labels: Callable, file: Path, copies: int = 2) -> Path:
+    """The drawn catalogue as a shop's sample without splits, each photo twice: 40 photos are too few."""
+    rows = []
+    for row in rows_of(catalogue):
+        for copy in range(copies):
+            rows.append({k: v for k, v in row.items() if k != "split"} | {"item_id": f"{row['item_id']}-{copy}"})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written: Path = write_labels(file, rows)
+    return written
+
+
+def test_calibrated_bundle_has_the_same_weights_and_decides_anew_without_inference(
+    trained: tuple[Path, Result, list[str], list[str]],
+    womens_labels: Path,
+    tmp_path: Path,
+    rows_of: Callable,
+    write_labels: Callable,
+) -> None:
+    labels = calibrate_labels(womens_labels, rows_of, write_labels, tmp_path / "sample.csv")
+    (trained[0] / "MODEL_CARD.md").write_text("# A card\n")
+    out = tmp_path / "spring"
+    result = tagger("calibrate", labels, "--bundle", trained[0], "--out", out)
+    assert result.exit_code == 0, result.output
+    before, after = load_bundle(str(trained[0])), load_bundle(str(out))
+    assert after.bundle_id == before.bundle_id
+    assert after.calibration_id != before.calibration_id
+    for name in after.files:
+        assert (out / name).read_bytes() == (trained[0] / name).read_bytes()
+        assert not (out / name).samefile(trained[0] / name)
+    assert (out / "MODEL_CARD.md").read_text().startswith("# A card\n\n## Calibrated again")
+    assert after.provenance["calibrated"]["photos"] == len(labels.read_text().splitlines()) - 1
+    assert after.provenance["training"] == before.provenance["training"]
+    lines = result.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == list(before.schema.by_name)
+    tag(womens_labels, str(trained[0]), tmp_path / "first")
+    report = tag(womens_labels, str(out), tmp_path / "second", reuse=str(tmp_path / "first"))
+    assert report.summary["inferred"] == 0
+
+
+@pytest.fixture
+def sample(tmp_path: Path, catalogue: Path, rows_of: Callable, write_labels: Callable) -> list[dict[str, str]]:
+    """Eighty rows of the drawn catalogue with absolute paths and no splits."""
+    rows = rows_of(catalogue / "labels.csv")
+    rows = [row | {"image": str(catalogue / row["image"])} for row in rows]
+    write_labels(tmp_path / "all.csv", rows)
+    doubled: list[dict[str, str]] = rows_of(
+        calibrate_labels(tmp_path / "all.csv", rows_of, write_labels, tmp_path / "s.csv")
+    )
+    return doubled
+
+
+def refused(*arguments: str | Path) -> str:
+    result = tagger(*arguments)
+    assert isinstance(result.exception, UsageError), result.output
+    return str(result.exception)
+
+
+def test_temperature_of_an_attribute_without_labels_is_kept(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    labels = write_labels(tmp_path / "sample.csv", [row | {"colour": ""} for row in sample])
+    data = json.loads((Path(dummy_bundle) / "bundle.json").read_text())
+    data["calibration"]["temperatures"] = {"colour": 1.7, "pattern": 1.7}
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(data))
+    result = tagger("calibrate", labels, "--bundle", tmp_path / "bundle", "--out", tmp_path / "new", "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["temperatures"]["colour"] == 1.7
+    assert said["temperatures"]["pattern"] != 1.7
+    assert said["thresholds"]["0.95"]["colour"] is None
+    assert "colour: always reviewed: no photo is labelled" in result.stderr
+
+
+def test_rows_of_val_are_calibrated_on_where_there_are_splits(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    rows = [row | {"split": "val" if i % 8 else "train"} for i, row in enumerate(sample)]
+    labels = write_labels(tmp_path / "sample.csv", rows)
+    assert tagger("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "new").exit_code == 0
+    n_val = sum(row["split"] == "val" for row in rows)
+    assert load_bundle(str(tmp_path / "new")).provenance["calibrated"]["photos"] == n_val
+    assert "it has train, val" in refused(
+        "calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "other", "--split", "test"
+    )
+
+
+def test_too_few_labels_are_refused(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    labels = write_labels(tmp_path / "sample.csv", sample[:59])
+    said = refused("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "new")
+    assert said.startswith("too few labels: at most 59 photos are labelled with one attribute")
+    assert "label at least 200 photos drawn at random" in said
+    one_brand = write_labels(tmp_path / "brand.csv", [row | {"brand": "x"} for row in sample])
+    assert "photos of 1 groups" in refused("calibrate", one_brand, "--bundle", dummy_bundle, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_unknown_value_is_refused_with_its_row(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    sample[4]["colour"] = "turquoise"
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    said = refused("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "new")
+    assert "sample.csv, row 5: colour has no value 'turquoise'" in said
+
+
+def test_photos_none_of_which_can_be_read_are_refused(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    labels = write_labels(tmp_path / "sample.csv", [row | {"image": "gone.jpg"} for row in sample])
+    said = refused("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "new")
+    assert said.startswith(f"none of the {len(sample)} photos could be read; the first is ")
+    assert "gone.jpg" in said
+    said = refused("evaluate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "report")
+    assert "gone.jpg: not_found" in said
+
+
+def test_unreadable_photos_of_a_sample_are_named(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    sample[7]["image"] = "gone.jpg"
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    result = tagger("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "new")
+    assert f"1 of {len(sample)} photos could not be read and are left out: " in result.output
+    assert "gone.jpg" in result.output
+
+
+def test_new_bundle_takes_the_place_of_nothing_else(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable, womens_labels: Path
+) -> None:
+    from tagger.model.bundle import save_dummy_bundle
+
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    assert "is the bundle itself" in refused("calibrate", labels, "--bundle", dummy_bundle, "--out", dummy_bundle)
+    save_dummy_bundle(load_schema("womens-32"), str(tmp_path / "other"))
+    said = refused("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "other")
+    assert "holds another bundle" in said
+
+
+# -------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_evaluation_is_resumed_and_infers_no_photo_twice(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    sample[3]["image"] = "gone.jpg"
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    command = ["evaluate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "report"]
+    result = tagger(*command)
+    assert result.exit_code == 0, result.output
+    assert "# How right is dummy?" in result.stdout
+    assert (tmp_path / "report" / "report.html").exists()
+    data = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (data["photos"], data["failed"]) == (len(sample) - 1, 1)
+    assert data["failures"][0]["error"].startswith("not_found")
+    (out,) = (tmp_path / "report").glob("*.tags")
+    written = (out / "summary.json").stat().st_mtime_ns
+    again = tagger(*command, "--json")
+    assert json.loads(again.stdout) == data
+    assert (out / "summary.json").stat().st_mtime_ns == written
+
+    new = tmp_path / "calibrated"
+    assert tagger("calibrate", labels, "--bundle", dummy_bundle, "--out", new).exit_code == 0
+    result = tagger("evaluate", labels, "--bundle", new, "--out", tmp_path / "report", "--json")
+    assert json.loads(result.stdout)["bundle"]["calibration_id"] == load_bundle(str(new)).calibration_id
+    (second,) = set((tmp_path / "report").glob("*.tags")) - {out}
+    summary = json.loads((second / "summary.json").read_text())
+    assert (summary["inferred"], summary["reused"]) == (0, len(sample) - 1)
+
+
+def test_evaluation_takes_test_unless_another_split_is_asked_for(
+    dummy_bundle: str, catalogue: Path, tmp_path: Path, rows_of: Callable
+) -> None:
+    splits = [row["split"] for row in rows_of(catalogue / "labels.csv")]
+    command = ["evaluate", catalogue / "labels.csv", "--bundle", dummy_bundle, "--json", "--out"]
+    data = json.loads(tagger(*command, tmp_path / "a").stdout)
+    assert (data["photos"], data["splits"]) == (splits.count("test"), ["test"])
+    data = json.loads(tagger(*command, tmp_path / "a", "--split", "val", "--split", "test").stdout)
+    assert (data["photos"], data["splits"]) == (splits.count("test") + splits.count("val"), ["test", "val"])
+
+
+def test_evaluation_at_another_target_uses_its_thresholds(dummy_bundle: str, catalogue: Path, tmp_path: Path) -> None:
+    command = ["evaluate", catalogue / "labels.csv", "--bundle", dummy_bundle, "--json", "--out", tmp_path / "a"]
+    assert json.loads(tagger(*command, "--target-precision", "0.9").stdout)["thresholds"]["colour"] == 0.4
+    assert "--target-precision 0.5" in refused(*command, "--target-precision", "0.5")
+
+
+def test_labels_without_a_label_are_refused(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    empty = [{k: (v if k in ("item_id", "image") else "") for k, v in row.items()} for row in sample]
+    labels = write_labels(tmp_path / "sample.csv", empty)
+    assert "has a label" in refused("evaluate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "report")
+
+
+# -------------------------------------------------------------------------------------------------------- splits
+
+
+def test_group_in_two_splits_is_refused(label: Callable) -> None:
+    photos = label(["top,,"] * 3, groups=["l\x1fann", "l\x1fbob", "l\x1fann"], splits=["train", "val", "test"])
+    with pytest.raises(UsageError, match="l: 'ann' stands in the splits train and test"):
+        check_splits(photos)
+
+
+def test_photo_in_two_splits_is_refused(label: Callable) -> None:
+    photos = label(["top,,"] * 3, splits=["train", "val", "test"])
+    doubled = photos.__class__(**{**photos.__dict__, "uris": ("a.jpg", "b.jpg", "a.jpg")})
+    with pytest.raises(UsageError, match=r"the photo a\.jpg stands in the splits train and test"):
+        check_splits(doubled)
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_labels_without_a_split_are_refused(label: Callable, missing: str) -> None:
+    splits = [split for split in ("train", "val", "test") if split != missing]
+    with pytest.raises(UsageError, match=f"no row with split {missing}: add a column split"):
+        check_splits(label(["top,,"] * 2, splits=splits))
+
+
+def test_rows_without_a_split_may_stand_anywhere(label: Callable) -> None:
+    check_splits(label(["top,,"] * 4, groups=["a", "b", "a", "b"], splits=["train", "val", "", ""]))
+
+
+def test_photo_of_train_is_left_out_of_val_whatever_its_name(label: Callable) -> None:
+    from tagger.training.data import PhotoPack
+    from tagger.training.recipe import _usable
+
+    photos = label(["top,,", "shoes,,", "top,,", "shoes,,"], splits=["train", "val", "val", "train"])
+    pixels = np.arange(4 * 8 * 8 * 3).reshape(4, 8, 8, 3).astype(np.uint8)
+    pixels[2] = pixels[0]
+    pixels[1] += 1
+    usable, lines = _usable(photos, PhotoPack(pixels, np.ones(4, dtype=bool), ()))
+    assert usable.splits == ("train", "val", "", "train")
+    assert lines == ["1 of the photos of val are photos of train too and are left out: /photos/item-2.jpg"]
+    pixels[1] = pixels[0]
+    with pytest.raises(UsageError, match="no photo of the split val is left; 2 of the photos of val are photos of"):
+        _usable(photos, PhotoPack(pixels, np.ones(4, dtype=bool), ()))
+
+
+def test_attribute_with_one_value_is_named(label: Callable) -> None:
+    from tagger.training.recipe import _data_report
+
+    photos = label(["top,,dark", "shoes,,dark", "top,,light"], splits=["train", "train", "val"])
+    unlearned, lines = _data_report(photos)
+    assert unlearned == ["sleeve", "tone"]
+    assert lines == [
+        "sleeve: no photo is labelled; nothing is learned of it",
+        "tone: every label is dark; nothing can be learned of it",
+    ]
+
+
+def test_rows_of_train_without_a_label_are_counted_and_left_out(label: Callable) -> None:
+    from tagger.training.data import PhotoPack
+    from tagger.training.recipe import _usable
+
+    photos = label(["top,,", ",,", "shoes,,"], splits=["train", "train", "val"])
+    pixels = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((3, 8, 8, 3), np.uint8)
+    usable, lines = _usable(photos, PhotoPack(pixels, np.ones(3, dtype=bool), ()))
+    assert usable.splits == ("train", "", "val")
+    assert lines == ["1 rows of train have no label and teach nothing"]
+
+
+def test_sample_is_enough_with_sixty_labels_of_one_attribute_in_five_groups(label: Callable) -> None:
+    groups = [f"g{i % 5}" for i in range(60)]
+    check_sample(label([",,dark"] * 60, groups=groups))
+    with pytest.raises(UsageError, match="at most 59 photos"):
+        check_sample(label([",,dark"] * 59 + ["top,,"], groups=groups))
+    with pytest.raises(UsageError, match="photos of 4 groups"):
+        check_sample(label([",,dark"] * 60, groups=[f"g{i % 4}" for i in range(60)]))
+    with pytest.raises(UsageError, match="at most 30 photos"):
+        check_sample(label([",,dark"] * 60, groups=groups, sources=["a"] * 30 + ["b"] * 30))

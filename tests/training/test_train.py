@@ -1,0 +1,252 @@
+"""Losses by hand, and a training that goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tagger.errors import UsageError
+from tagger.model.engine import InputSpec
+from tagger.model.net import AttributeNet
+from tagger.schema import Schema
+from tagger.training.data import LabelledPhotos, PhotoPack
+from tagger.training.train import (
+    Stage,
+    TrainConfig,
+    attribute_losses,
+    fit,
+    load_weights,
+    predict_pack,
+    right_share,
+)
+
+BACKBONE = "test_efficientnet"
+TINY = TrainConfig(backbone=BACKBONE, stages=(Stage(1, 32), Stage(2, 40)), batch_size=4, workers=1)
+
+
+# ------------------------------------------------------------------------------------------------------- losses
+
+
+def losses(
+    label: Callable, toy: Schema, rows: list[str], logits: list[list[float]], **options: float
+) -> dict[str, Any]:
+    allowed = torch.from_numpy(label(rows).allowed)
+    return {k: float(v) for k, v in attribute_losses(torch.tensor(logits), allowed, toy, **options).items()}
+
+
+def test_loss_is_the_mean_over_photos_where_the_attribute_is_known(label: Callable, toy: Schema) -> None:
+    """Logits of nought: every one of three kinds has probability 1/3, every one of two tones 1/2."""
+    rows, logits = ["top,,dark", "shoes,,", ",,"], [[0.0] * 7] * 3
+    assert losses(label, toy, rows, logits) == pytest.approx({"kind": math.log(3), "tone": math.log(2)})
+
+
+def test_partial_label_costs_the_summed_probability_of_its_values(label: Callable, toy: Schema) -> None:
+    """Probabilities 0.5, 0.3, 0.2: 'top or shoes' costs −ln 0.7."""
+    logits = [[*np.log([0.5, 0.3, 0.2]).tolist(), 0, 0, 0, 0]]
+    assert losses(label, toy, ["top|shoes,,"], logits)["kind"] == pytest.approx(-math.log(0.7))
+    assert losses(label, toy, ["top|trousers|shoes,,"], logits)["kind"] == pytest.approx(0, abs=1e-6)
+
+
+def test_partial_label_pulls_at_its_values_by_their_share() -> None:
+    """The gradient of −ln(p₀ + p₂) is p − q, with q the label's values in proportion to their probabilities."""
+    from tagger.schema import schema_from_dict
+
+    schema = schema_from_dict({"name": "one", "attributes": [{"name": "kind", "values": ["a", "b", "c"]}]}, "one")
+    p = np.array([0.5, 0.3, 0.2])
+    logits = torch.tensor(np.log(p)[None], dtype=torch.float32, requires_grad=True)
+    attribute_losses(logits, torch.tensor([[True, False, True]]), schema)["kind"].backward()
+    assert logits.grad is not None
+    assert logits.grad[0].numpy() == pytest.approx(p - np.array([0.5, 0, 0.2]) / 0.7, abs=1e-6)
+
+
+def test_smoothing_touches_single_values_alone(label: Callable, toy: Schema) -> None:
+    """0.9 · −ln 0.5 + 0.1 · the mean of −ln p over the three values."""
+    p = [0.5, 0.3, 0.2]
+    logits = [[*np.log(p).tolist(), 0, 0, 0, 0]]
+    expected = 0.9 * -math.log(0.5) + 0.1 * float(-np.log(p).mean())
+    assert losses(label, toy, ["top,,"], logits, smoothing=0.1)["kind"] == pytest.approx(expected)
+    assert losses(label, toy, ["top|shoes,,"], logits, smoothing=0.1)["kind"] == pytest.approx(-math.log(0.7))
+
+
+def test_right_share_counts_a_value_inside_a_partial_label(label: Callable, say: Callable) -> None:
+    photos = label(["top,,dark", "top|shoes,,light", "trousers,,"])
+    said = say([{"top": 0.9, "dark": 0.9}, {"shoes": 0.9, "dark": 0.9}, {"top": 0.9}])
+    assert right_share(said, photos) == {"kind": (pytest.approx(2 / 3), 3), "tone": (0.5, 2)}
+
+
+# ------------------------------------------------------------------------------------------------------ options
+
+
+def test_stages_are_parsed_and_resolutions_follow() -> None:
+    config = TrainConfig(stages=Stage.parse("2@32,1@64"))
+    assert config.epochs == 3
+    assert [config.size_at(epoch) for epoch in range(3)] == [32, 32, 64]
+
+
+@pytest.mark.parametrize("text", ["", "10", "10@", "a@b", "0@64", "3@16", "1@32@2", "-1@64"])
+def test_stages_that_mean_nothing_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"stage"):
+        Stage.parse(text)
+
+
+def test_weights_of_another_backbone_are_refused(toy: Schema, tmp_path: Path, start_weights: Path) -> None:
+    net = AttributeNet("test_resnet", toy, InputSpec(32))
+    with pytest.raises(UsageError, match="does not fit the backbone"):
+        load_weights(net, start_weights)
+
+
+def test_start_weights_are_taken_over_and_heads_start_anew(toy: Schema, start_weights: Path) -> None:
+    from safetensors.torch import load_file
+
+    net = AttributeNet(BACKBONE, toy, InputSpec(32))
+    load_weights(net, start_weights)
+    stored = load_file(start_weights)
+    own = net.backbone.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in stored.items())
+
+
+# ----------------------------------------------------------------------------------------------- the whole loop
+
+
+@pytest.fixture(scope="module")
+def shop(toy: Schema, label: Callable) -> tuple[LabelledPhotos, PhotoPack]:
+    """Twelve photos to train on, four to watch and four of test; dark ones are dark."""
+    generator = np.random.default_rng(0)
+    dark = generator.random(20) < 0.5
+    rows = [
+        f"{('top', 'trousers', 'shoes')[i % 3]},{'short' if i % 3 == 0 else ''},{'dark' if d else 'light'}"
+        for i, d in enumerate(dark)
+    ]
+    splits = ["train"] * 12 + ["val"] * 4 + ["test"] * 4
+    pixels = generator.integers(0, 128, (20, 40, 40, 3)) + np.where(dark, 0, 127)[:, None, None, None]
+    return label(rows, splits=splits), PhotoPack(pixels.astype(np.uint8), np.ones(20, dtype=bool), ())
+
+
+def curve(work: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (work / "curve.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def weights_of(net: AttributeNet) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    shop: tuple[LabelledPhotos, PhotoPack], tmp_path_factory: pytest.TempPathFactory, start_weights: Path
+) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Three epochs without a stop: the folder of their log, and the weights they ended with."""
+    work = tmp_path_factory.mktemp("undisturbed")
+    return work, weights_of(fit(*shop, TINY, work, start_weights))
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_training_that_was_stopped_goes_on_along_the_same_curve(
+    shop: tuple[LabelledPhotos, PhotoPack],
+    undisturbed: tuple[Path, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    start_weights: Path,
+) -> None:
+    def stop_in_the_second_epoch(text: str, done: int, total: int) -> None:
+        if text.startswith("epoch 2/") and done > total // 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(*shop, TINY, tmp_path, start_weights, stop_in_the_second_epoch)
+    assert len(curve(tmp_path)) == 1
+    resumed = weights_of(fit(*shop, TINY, tmp_path, start_weights))
+    assert curve(tmp_path) == curve(undisturbed[0])
+    assert equal(resumed, undisturbed[1])
+
+
+def test_finished_training_is_taken_as_it_is(
+    shop: tuple[LabelledPhotos, PhotoPack],
+    undisturbed: tuple[Path, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    start_weights: Path,
+) -> None:
+    shutil.copytree(undisturbed[0], tmp_path / "work")
+    assert equal(weights_of(fit(*shop, TINY, tmp_path / "work", start_weights)), undisturbed[1])
+    assert len(curve(tmp_path / "work")) == 3
+
+
+def test_log_says_what_every_epoch_gave(undisturbed: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    lines = curve(undisturbed[0])
+    assert [(line["epoch"], line["size"]) for line in lines] == [(1, 32), (2, 40), (3, 40)]
+    assert all(0 < line["loss"] < 10 for line in lines)
+    assert set(lines[0]["val"]["shop"]) == {"kind", "sleeve", "tone"}
+
+
+def test_only_rows_of_train_are_fitted(
+    shop: tuple[LabelledPhotos, PhotoPack],
+    undisturbed: tuple[Path, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    start_weights: Path,
+) -> None:
+    """Other labels and other pixels in val and test: the very same weights."""
+    photos, pack = shop
+    allowed, pixels = photos.allowed.copy(), pack.pixels.copy()
+    allowed[12:] = ~allowed[12:]
+    pixels[12:] = 255 - pixels[12:]
+    other = fit(replace(photos, allowed=allowed), replace(pack, pixels=pixels), TINY, tmp_path, start_weights)
+    assert equal(weights_of(other), undisturbed[1])
+    allowed = photos.allowed.copy()
+    allowed[:12] = np.roll(allowed[:12], 1, axis=0)
+    shutil.rmtree(tmp_path)
+    assert not equal(
+        weights_of(fit(replace(photos, allowed=allowed), pack, TINY, tmp_path, start_weights)), undisturbed[1]
+    )
+
+
+def test_another_seed_is_another_training(
+    shop: tuple[LabelledPhotos, PhotoPack],
+    undisturbed: tuple[Path, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    start_weights: Path,
+) -> None:
+    config = replace(TINY, seed=1, stages=(Stage(1, 32),))
+    fit(*shop, config, tmp_path, start_weights)
+    assert curve(tmp_path)[0]["loss"] != curve(undisturbed[0])[0]["loss"]
+
+
+def test_photos_that_did_not_open_are_left_out(
+    shop: tuple[LabelledPhotos, PhotoPack], tmp_path: Path, start_weights: Path
+) -> None:
+    photos, pack = shop
+    opened = pack.opened.copy()
+    opened[[0, 12]] = False
+    poisoned = np.array(pack.pixels)
+    results = []
+    for number, noise in enumerate((0, 255)):
+        poisoned[[0, 12]] = noise
+        config = replace(TINY, stages=(Stage(1, 32),))
+        fit(photos, PhotoPack(poisoned.copy(), opened, ()), config, tmp_path / str(number), start_weights)
+        results.append(curve(tmp_path / str(number)))
+    assert results[0] == results[1]
+
+
+def test_predictions_do_not_hang_on_the_batch(
+    shop: tuple[LabelledPhotos, PhotoPack], toy: Schema, start_weights: Path
+) -> None:
+    net = AttributeNet(BACKBONE, toy, InputSpec(32))
+    load_weights(net, start_weights)
+    one = predict_pack(net, shop[1], np.arange(5), 32, replace(TINY, batch_size=2))
+    other = predict_pack(net, shop[1], np.arange(5), 32, replace(TINY, batch_size=5))
+    assert one.shape == (5, toy.n_scores)
+    assert one == pytest.approx(other, abs=1e-4)
