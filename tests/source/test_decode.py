@@ -39,7 +39,8 @@ from source.image_corpus import (
 
 from tagger.errors import ImageError
 from tagger.source import decode as module
-from tagger.source.decode import Decoded, decode, sniff
+from tagger.source.decode import Decoded, decode
+from tagger.source.formats import sniff
 
 SIZE = 64
 CASES = corpus()
