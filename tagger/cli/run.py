@@ -38,9 +38,12 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
 @click.option("--max-failed", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="More failed: exit 3.")
 @click.option("--max-churn", type=click.FloatRange(0, 1), help="More tags changed against --reuse than this: exit 3.")
 @click.option("--root", metavar="DIR", help="Refuse local photos outside this folder.")
+@click.option("--allow-http", is_flag=True, help="Fetch http(s) photos too, from public addresses only.")
+@click.option("--allow-private-http", is_flag=True, help="Fetch http(s) photos from private addresses as well.")
+@click.option("--executor", type=click.Choice(["local"]), default="local", help="Where shards are worked on.")
 @as_json
 @example("tagger run manifest.csv --out tags/2026-01-31 --reuse tags/2026-01-30 --decisions decisions")
-def run(as_json: bool, **options: Any) -> None:
+def run(as_json: bool, executor: str, **options: Any) -> None:
     """Tag every photo of MANIFEST and write the results to OUT.
 
     MANIFEST is CSV, TSV, JSON Lines or Parquet (also .gz) with the columns item_id and image_uri. A run that was
