@@ -38,6 +38,7 @@ class Committed:
     rows: int
     ok: int
     failed: dict[str, int]  # error kind → rows
+    accepted: dict[str, int]  # attribute → rows whose tag is accepted
     flagged: dict[str, int]  # attribute → rows in review
     needs_review: int  # rows
     inferred: int  # photos that went through the network

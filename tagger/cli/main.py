@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 
@@ -23,6 +22,10 @@ COMMANDS = {
     "calibrate": "tagger.cli.evaluate:calibrate",
     "demo": "tagger.cli.demo:demo",
 }
+
+
+TRAINING_PACKAGES = frozenset({"torch", "torchvision", "timm", "onnx", "onnxscript"})
+"""What `requirements-serve.txt` leaves out."""
 
 
 class LazyGroup(click.Group):
@@ -66,22 +69,21 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("tagger: interrupted", err=True)
         code = 75
-    except TaggerError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"tagger: {error}", err=True)
-        code = error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nothing to say
-        code = 0
     except Exception as error:
         if debug:
             traceback.print_exc()
-        click.echo(
-            f"tagger: internal error: {type(error).__name__}: {error} (run again with --debug and report it)", err=True
-        )
-        code = 70
+        message, code = _explain(error)
+        click.echo(f"tagger: {message}", err=True)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """One sentence for a person, and the exit code."""
+    if isinstance(error, TaggerError):
+        return str(error), error.exit_code
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAINING_PACKAGES:
+        return f"this needs {error.name}, which the lean installation leaves out: pip install tagger", 2
+    return f"internal error: {type(error).__name__}: {error} (run again with --debug and report it)", 70
 
 
 if __name__ == "__main__":

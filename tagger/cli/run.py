@@ -95,12 +95,11 @@ def render_summary(out: str, summary: dict[str, Any]) -> str:
         + (f" ({', '.join(f'{kind} {n:,}' for kind, n in summary['failed'].items())})" if failed else ""),
         f"{summary['inferred']:,} photos inferred, {summary['reused']:,} rows reused, "
         f"{summary['seconds']:,.1f} s, {summary['images_per_second']:,.1f} photos per second",
-        f"{summary['needs_review']:,} rows have a tag for a person to look at"
-        + (f" ({summary['needs_review'] / rows:.0%})" if rows else ""),
+        render_decisions(summary),
     ]
-    flagged = {name: n for name, n in summary["flagged"].items() if n}
-    if flagged:
-        lines.append("  by attribute: " + ", ".join(f"{name} {n:,}" for name, n in flagged.items()))
+    always = [name for name, n in summary["flagged"].items() if n and not summary["accepted"].get(name)]
+    if always:
+        lines.append(f"every tag of {', '.join(always)} goes to a person: none was sure enough, or no threshold holds")
     churn = summary["churn"]
     if churn["compared"]:
         lines.append(f"{churn['changed']:,} of {churn['compared']:,} tags differ from the previous result")
@@ -109,7 +108,19 @@ def render_summary(out: str, summary: dict[str, Any]) -> str:
             f"one photo stands in {photo['rows']:,} rows (sha256 {photo['image_sha256'][:16]}…): a placeholder?"
         )
     lines.append(f"results: {out}/tags, one row per product: {out}/products")
+    if flagged_rows := summary["needs_review"]:
+        lines.append(f"next, the {flagged_rows:,} rows: tagger review export {out} --format csv --output review.csv")
     return "\n".join(lines)
+
+
+def render_decisions(summary: dict[str, Any]) -> str:
+    """How many tags stand, and how many a person is to look at."""
+    accepted, flagged = sum(summary["accepted"].values()), sum(summary["flagged"].values())
+    tags = max(1, accepted + flagged)
+    return (
+        f"{accepted:,} tags accepted ({accepted / tags:.0%}), {flagged:,} for a person to look at, "
+        f"in {summary['needs_review']:,} rows"
+    )
 
 
 class ProgressBar:

@@ -212,6 +212,7 @@ def finish_shard(job: Job, store: ResultStore, work: ShardWork, sources: Sources
     receipt: dict[str, Any] = {
         "ok": int(ok.sum()),
         "failed": dict(sorted(failed.items())),
+        "accepted": {name: int((tags.decision[ok] == ACCEPTED).sum()) for name, tags in decided.items()},
         "flagged": {name: int((tags.decision[ok] == REVIEW).sum()) for name, tags in decided.items()},
         "needs_review": sum(map(bool, reasons)),
         "inferred": work.inferred + work.carried_inferred,

@@ -43,7 +43,7 @@ from tagger.tagging.reuse import PreviousRun, own_rows
 
 FAILURES_IN_A_ROW = 3  # shards; after so many the fault is not in the shard
 MAX_SHARD_SIZE = 1_000_000  # rows; a shard sits in memory
-PRODUCT_ROWS_IN_MEMORY = 20_000  # 5 KB each while they are combined
+PRODUCT_ROWS_IN_MEMORY = 10_000  # 10 KB each while they are combined; also the rows of a products part
 PLACEHOLDER_SHARE = 0.01  # of all rows with the same bytes: named in the summary
 
 
@@ -464,10 +464,12 @@ def _summary(store: ResultStore, scan: ManifestScan, inferred_before: int, secon
     if sum(c.rows for c in commits.values()) != scan.rows:
         raise IncompleteError(f"{store.out} holds fewer rows than the manifest; run the same command again")
     failed: Counter[str] = Counter()
+    accepted: Counter[str] = Counter()
     flagged: Counter[str] = Counter()
     photos: Counter[str] = Counter()
     for committed in commits.values():
         failed.update(committed.failed)
+        accepted.update(committed.accepted)
         flagged.update(committed.flagged)
         photos.update(committed.photos)
     inferred = sum(c.inferred for c in commits.values())
@@ -478,6 +480,7 @@ def _summary(store: ResultStore, scan: ManifestScan, inferred_before: int, secon
         "ok": sum(c.ok for c in commits.values()),
         "failed": dict(failed.most_common()),
         "needs_review": sum(c.needs_review for c in commits.values()),
+        "accepted": dict(accepted),
         "flagged": dict(flagged),
         "inferred": inferred,
         "reused": sum(c.reused for c in commits.values()),

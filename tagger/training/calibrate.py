@@ -152,7 +152,9 @@ def fit_threshold(
     few rows are no evidence yet. A source that never has 60 accepted rows in 5 groups, or has no label of
     the attribute, does not vote. The strictest source decides.
 
-    A predicted value whose accepted rows leave no hope is vetoed, and the search goes again without its rows.
+    A predicted value whose accepted rows leave no hope is vetoed. Where no threshold is found, values that are
+    hopeless among the surest rows are vetoed first and the search goes again without them. After a threshold is
+    found it does not: without the doubtful values it would only go deeper, to where more values are doubtful.
 
     Returns:
         The threshold (None: always review), the vetoed values by their index, and source → vote.
@@ -161,12 +163,16 @@ def fit_threshold(
     left = replace(outcomes, eligible=outcomes.eligible & np.isin(outcomes.source, labelling))
     vetoed: frozenset[int] = frozenset()
     first = votes = _vote(left, target, seed)
-    while new := _hopeless_values(left, votes, strictest(votes.values()), target):
+    while True:
+        threshold = strictest(votes.values())
+        new = _hopeless_values(left, votes, threshold, target)
+        if threshold is not None:
+            return threshold, vetoed | new, votes
+        if not new:
+            return None, frozenset(), first
         vetoed |= new
         left = replace(left, eligible=left.eligible & ~np.isin(left.best, list(new)))
         votes = _vote(left, target, seed)
-    threshold = strictest(votes.values())
-    return (None, frozenset(), first) if threshold is None else (threshold, vetoed, votes)
 
 
 def _vote(outcomes: Outcomes, target: float, seed: int) -> dict[int, Vote]:
@@ -199,7 +205,7 @@ def _lowest_confidence(
     confidence: npt.NDArray[np.float64],
     right: npt.NDArray[np.bool_],
     group: npt.NDArray[np.int64],
-    weights: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.uint8],
     target: float,
 ) -> tuple[bool, float | None]:
     """(whether the rows could be judged at all, the least confidence that holds the target).
@@ -219,7 +225,7 @@ def _lowest_confidence(
     accepted, hits = np.zeros((len(weights), 1)), np.zeros((len(weights), 1))
     for start in range(0, len(order), CANDIDATES_AT_ONCE):
         part = slice(start, start + CANDIDATES_AT_ONCE)
-        drawn = weights[:, group[part]]
+        drawn = weights[:, group[part]].astype(np.float64)
         accepted_here = accepted + np.cumsum(drawn, axis=1)
         hits_here = hits + np.cumsum(drawn * right[part], axis=1)
         there = accepted_here > 0  # a resample may have drawn none of the groups so far

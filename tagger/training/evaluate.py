@@ -256,6 +256,7 @@ def _curves(v: Verdicts, rows: npt.NDArray[np.bool_], generator: np.random.Gener
             "n": len(confidence),
             "mean_confidence": _round(float(confidence.mean())),
             "accuracy": _round(float(right.mean())),
+            "gap": _round(float(confidence.mean() - right.mean())),
             "ece": _round(ece),
             "ece_of_redraws": _round(expected),
             "ece_excess": _round(ece - expected),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,21 @@ RESAMPLES = 1000
 """Of a bootstrap interval."""
 BINS = 10
 REDRAWS = 200
+DRAWN_AT_ONCE = 2_000_000  # groups; 16 MB
 
 
-def bootstrap_weights(n_groups: int, resamples: int, generator: np.random.Generator) -> Floats:
+def bootstrap_weights(n_groups: int, resamples: int, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
     """How often each group is drawn when as many groups as there are are drawn with replacement.
 
     Returns:
-        (resamples, n_groups) float64; every row sums to `n_groups` (the cluster bootstrap: Field and Welsh 2007).
+        (resamples, n_groups); every row sums to `n_groups` (the cluster bootstrap: Field and Welsh 2007).
     """
-    chances = np.full(n_groups, 1 / max(1, n_groups))
-    return generator.multinomial(n_groups, chances, resamples).astype(np.float64)
+    weights = np.empty((resamples, n_groups), dtype=np.uint8)
+    for part, drawn in _draws(n_groups, resamples, generator):
+        places = drawn + n_groups * np.arange(len(drawn))[:, None]
+        counts = np.bincount(places.ravel(), minlength=drawn.size)
+        weights[part] = np.minimum(counts, 255).reshape(drawn.shape)
+    return weights
 
 
 def share_interval(hits: Bools, groups: Ints, generator: np.random.Generator) -> tuple[float, float]:
@@ -37,11 +43,21 @@ def share_interval(hits: Bools, groups: Ints, generator: np.random.Generator) ->
     if not len(hits):
         return float("nan"), float("nan")
     names, inverse = np.unique(groups, return_inverse=True)
-    total = np.bincount(inverse).astype(np.float64)
+    total = np.bincount(inverse)
     counted = np.bincount(inverse, weights=hits)
-    weights = bootstrap_weights(len(names), RESAMPLES, generator)
-    low, high = np.quantile((weights @ counted) / (weights @ total), (0.025, 0.975))
+    shares = [
+        counted[drawn].sum(axis=1) / total[drawn].sum(axis=1) for _, drawn in _draws(len(names), RESAMPLES, generator)
+    ]
+    low, high = np.quantile(np.concatenate(shares), (0.025, 0.975))
     return float(low), float(high)
+
+
+def _draws(n_groups: int, resamples: int, generator: np.random.Generator) -> Iterator[tuple[slice, Ints]]:
+    """(which resamples, the groups that each of them draws), so many at once as memory bears."""
+    at_once = max(1, DRAWN_AT_ONCE // max(1, n_groups))
+    for start in range(0, resamples, at_once):
+        n = min(at_once, resamples - start)
+        yield slice(start, start + n), generator.integers(max(1, n_groups), size=(n, n_groups))
 
 
 @dataclass(frozen=True)

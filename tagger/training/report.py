@@ -109,8 +109,8 @@ def markdown(data: Figures, schema: Schema) -> str:
             f"the photos ({span(whole['low'], whole['high'])}).",
             "",
             "| attribute | right | 95 % interval | strict | n | groups | majority | macro-F1 | ECE excess | "
-            "accepted | precision |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
+            "confidence − accuracy | accepted | precision |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         for attribute in schema.attributes:
             cell = figures["attributes"].get(attribute.name)
@@ -119,7 +119,8 @@ def markdown(data: Figures, schema: Schema) -> str:
             calibration = data["attributes"][attribute.name][source].get("calibration", {})
             shown = [percent(cell["right"]), span(cell["low"], cell["high"]), percent(cell["strict"]), str(cell["n"])]
             shown += [str(cell["groups"]), percent(cell["majority"]), percent(cell["macro_f1"])]
-            shown += [points(calibration.get("ece_excess")), percent(cell["accepted"]), percent(cell["precision"])]
+            shown += [points(calibration.get("ece_excess")), points(calibration.get("gap"))]
+            shown += [percent(cell["accepted"]), percent(cell["precision"])]
             lines.append(f"| {attribute.name} | {' | '.join(shown)} |")
         if whole["without"]:
             lines += ["", "| without | all right | accepted | precision |", "|---|---|---|---|"]

@@ -76,6 +76,6 @@ def store_of(out: Path, photos: Sequence[tuple[str, str | None, Chances]], rows_
             }
         )
         shard = Shard(index, tuple(Item(first + i, item, "") for i, (item, _, _) in enumerate(part)))
-        counts = {"ok": 0, "failed": {}, "flagged": {}, "needs_review": 0, "inferred": 0, "reused": 0}
+        counts = {"ok": 0, "failed": {}, "accepted": {}, "flagged": {}, "needs_review": 0, "inferred": 0, "reused": 0}
         store.commit(shard, table, counts | {"churn_changed": 0, "churn_total": 0, "photos": {}, "seconds": 0.0})
     return store

@@ -564,6 +564,7 @@ def test_summary_counts_what_the_rows_say(shop: Shop) -> None:
     assert summary["failed"] == {"no_image": 1, "not_found": 1}
     for name in ("category", "colour", "sleeve"):
         assert summary["flagged"][name] == sum(row[f"{name}_decision"] == "review" for row in rows)
+        assert summary["accepted"][name] == sum(row[f"{name}_decision"] == "accepted" for row in rows)
     assert summary["needs_review"] == sum(row["needs_review"] for row in rows)
     assert (summary["inferred"], summary["reused"]) == (21, 0)
     assert summary["seconds"] > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -161,9 +160,3 @@ def start_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("weights") / f"{BACKBONE}.safetensors"
     save_file(timm.create_model(BACKBONE, num_classes=0).state_dict(), file)
     return file
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_libraries() -> None:
-    for name in ("onnxscript", "onnx_ir", "torch.onnx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
