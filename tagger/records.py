@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tagger.errors import TaggerError
@@ -38,7 +38,6 @@ class Committed:
     rows: int
     ok: int
     failed: dict[str, int]  # error kind → rows
-    accepted: dict[str, int]  # attribute → rows whose tag is accepted
     flagged: dict[str, int]  # attribute → rows in review
     needs_review: int  # rows
     inferred: int  # photos that went through the network
@@ -48,6 +47,7 @@ class Committed:
     photos: dict[str, int]  # sha256 of bytes that stand in several rows of the shard → rows
     sha256: str  # of the part file
     seconds: float
+    accepted: dict[str, int] = field(default_factory=dict)  # attribute → rows whose tag is accepted
 
 
 @dataclass(frozen=True)

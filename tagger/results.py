@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +36,7 @@ CONTRACT_VERSION = 1
 METADATA_KEY = b"tagger"
 _PART = re.compile(r"part-\d{8}\.parquet")
 _COMMIT = re.compile(r"\d{8}\.json")
+_COMMIT_FIELDS = frozenset(field.name for field in fields(Committed))  # others are of a later version
 
 BEFORE_TAGS = (
     ("row", pa.int64()),
@@ -254,7 +255,8 @@ class ResultStore:
         for name in storage.list_names(self._path("_commits")):
             if _COMMIT.fullmatch(name):
                 try:
-                    committed = Committed(**json.loads(storage.read_bytes(self._path("_commits", name))))
+                    data = json.loads(storage.read_bytes(self._path("_commits", name)))
+                    committed = Committed(**{key: data[key] for key in data if key in _COMMIT_FIELDS})
                 except (ValueError, TypeError):
                     continue
                 found[committed.index] = committed

@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -179,7 +180,7 @@ class ManifestScan:
 
 
 def scan_manifest(manifest: Manifest, shard_size: int, keep: Sequence[str], limit: int | None) -> ManifestScan:
-    """The checking pass over every row; raises `ManifestError` for the first bad one, or where there is none."""
+    """The checking pass over every row; raises `ManifestError` for a bad one, or where there is none."""
     _check_keep(manifest, keep)
     digests: list[bytes] = []
     digest = _ShardDigest()
@@ -291,9 +292,9 @@ def _read_columns(reference: str, kind: str) -> list[str]:
     else:
         with _open_text(reference) as text:
             columns = _csv_header(_csv_reader(text, kind), reference)
-    for column in columns:
-        if column and columns.count(column) > 1:
-            raise ManifestError(f"{reference}, line 1: the column {column!r} stands twice")
+    twice = next((column for column, n in Counter(columns).items() if n > 1 and column), None)
+    if twice is not None:
+        raise ManifestError(f"{reference}, line 1: the column {twice!r} stands twice")
     return columns
 
 

@@ -80,6 +80,7 @@ def test_fewer_than_sixty_rows_do_not_vote() -> None:
     threshold, _, votes = fit_threshold(blocks("+" * 5), 0.80)
     assert threshold is None
     assert not votes[0].votes
+    assert threshold_of(blocks("+" * 6), 0.80) == pytest.approx(0.94)
 
 
 def test_fewer_than_five_groups_do_not_vote() -> None:
