@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -30,12 +31,12 @@ def draw_photos(folder: Path, count: int = PHOTOS) -> list[Path]:
 def link_photos(folder: Path, rows: int) -> None:
     """`rows` distinct paths below `folder`/images, each a link to one of a few photos. Links that are there stay."""
     photos = draw_photos(folder / "photos")
-    for start in range(0, rows, LINKS_PER_FOLDER):
-        place = folder / "images" / f"{start // LINKS_PER_FOLDER:04d}"
-        if not place.exists():
-            place.mkdir(parents=True)
-            for row in range(start, start + LINKS_PER_FOLDER):
-                os.symlink(f"../../photos/{photos[row % len(photos)].name}", place / f"{row:07d}.jpg")
+    for row in range(rows):
+        place = folder / "images" / f"{row // LINKS_PER_FOLDER:04d}"
+        if row % LINKS_PER_FOLDER == 0:
+            place.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(f"../../photos/{photos[row % len(photos)].name}", place / f"{row:07d}.jpg")
 
 
 def write_manifest(folder: Path, rows: int) -> Path:

@@ -160,7 +160,7 @@ def decide(
             reason = np.where(parent_in_doubt & (reason == NO_REASON), LOW_CONFIDENCE, reason)
         decision = np.where(reason == NO_REASON, ACCEPTED, REVIEW)
         if p_applies is not None:
-            absent = p_applies < MIN_APPLIES
+            absent = p_applies.round(CONFIDENCE_DECIMALS) < MIN_APPLIES
             decision = np.where(absent, NOT_APPLICABLE, decision)
             reason = np.where(absent, NO_REASON, reason)
         result[attribute.name] = AttributeDecisions(

@@ -13,6 +13,11 @@ from tagger.model.engine import InputSpec
 from tagger.schema import Schema
 
 
+def head_name(attribute: str) -> str:
+    """The head's name among the weights: `type` and `values` are good attributes, but names of a module's own."""
+    return f"{attribute}_head"
+
+
 class AttributeNet(nn.Module):
     """uint8 photos in, logits of every attribute and an embedding out.
 
@@ -33,7 +38,7 @@ class AttributeNet(nn.Module):
         self.backbone = timm.create_model(backbone, num_classes=0, drop_path_rate=drop_path)
         features = cast(int, self.backbone.num_features)
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleDict({a.name: nn.Linear(features, len(a.values)) for a in schema.attributes})
+        self.heads = nn.ModuleDict({head_name(a.name): nn.Linear(features, len(a.values)) for a in schema.attributes})
         for head in self.heads.values():
             nn.init.normal_(cast(Tensor, head.weight), std=0.01)
             nn.init.zeros_(cast(Tensor, head.bias))

@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import signal
 import threading
 import time
 from collections import Counter
@@ -40,6 +39,9 @@ from tagger.source.manifest import EXTENSIONS, Manifest, ManifestScan, plan_shar
 from tagger.tagging.job import Job, ShardWork, Sources, look
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
 from tagger.tagging.reuse import PreviousRun, own_rows
+from tagger.tagging.signals import stop_on_signals
+
+__all__ = ["Progress", "RunOptions", "RunReport", "default_out", "run_tagging", "stop_on_signals"]
 
 FAILURES_IN_A_ROW = 3  # shards; after so many the fault is not in the shard
 MAX_SHARD_SIZE = 1_000_000  # rows; a shard sits in memory
@@ -92,27 +94,10 @@ class Progress:
 
 def default_out(manifest: str) -> str:
     """`./manifest.tags` for `…/manifest.csv`, whatever the manifest's folder."""
-    plain = storage.name(manifest).removesuffix(".gz")
+    plain = storage.name(manifest)
+    plain = plain[: -len(".gz")] if plain.lower().endswith(".gz") else plain
     stem, extension = os.path.splitext(plain)
     return f"./{stem if extension.lower() in EXTENSIONS else plain}.tags"
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or the first SIGINT sets; a second SIGINT ends the process as usual."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        stop.set()
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress | None = None) -> RunReport:

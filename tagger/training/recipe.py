@@ -22,7 +22,7 @@ from tagger.model.bundle import WEIGHTS, Bundle, NetworkSpec, load_bundle, save_
 from tagger.model.confidence import DEFAULT_TARGET, Calibration, digest
 from tagger.model.engine import InputSpec
 from tagger.model.export import export_network
-from tagger.schema import Schema, load_schema
+from tagger.schema import load_schema
 from tagger.source.fetch import PhotoSource, mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
 from tagger.training.data import LabelledPhotos, PhotoPack, pack_photos, read_labels, value_counts
@@ -102,7 +102,7 @@ def train_bundle(
         name=recipe.name or out.name,
         schema=schema,
         input_spec=InputSpec(size),
-        network=NetworkSpec(recipe.backbone, int(net.heads[schema.attributes[0].name].in_features)),  # type: ignore[arg-type]
+        network=NetworkSpec(recipe.backbone, int(net.backbone.num_features)),  # type: ignore[arg-type]
         calibration=Calibration(),
         provenance={
             "command": recipe.command,
@@ -368,21 +368,3 @@ def _download_imagenet(recipe: Recipe) -> Path:
 def _named(figures: dict[str, Any]) -> dict[str, Any]:
     names = source_names(figures)
     return {names[source]: by_attribute for source, by_attribute in figures.items()}
-
-
-def describe(schema: Schema, figures: dict[str, Any]) -> str:
-    """`measure`'s figures as a Markdown table per source."""
-    lines = []
-    for source, by_attribute in figures.items():
-        lines += [f"### {source}", "", "| attribute | right | 95 % interval | n | groups | accepted | precision |"]
-        lines += ["|---|---|---|---|---|---|---|"]
-        for attribute in schema.attributes:
-            cell = by_attribute.get(attribute.name)
-            if cell:
-                precision = "" if cell["precision"] is None else f"{cell['precision']:.3f}"
-                lines.append(
-                    f"| {attribute.name} | {cell['right']:.3f} | {cell['low']:.3f}–{cell['high']:.3f} | {cell['n']} | "
-                    f"{cell['groups']} | {cell['accepted']:.2f} | {precision} |"
-                )
-        lines.append("")
-    return "\n".join(lines)

@@ -19,7 +19,7 @@ from tagger.errors import BundleError, UsageError
 from tagger.model.bundle import GRAPH, WEIGHTS, Bundle, load_bundle, save_bundle
 from tagger.model.engine import DummyEngine, EngineSpec, InputSpec
 from tagger.model.onnx_engine import OnnxEngine
-from tagger.schema import Schema
+from tagger.schema import Schema, parse_schema
 
 BATCH = 5
 
@@ -249,3 +249,15 @@ def test_the_graph_tells_nothing_of_the_machine_it_was_made_on(network_bundle: s
     data = Path(network_bundle, GRAPH).read_bytes()
     for trace in (b"/home/", b"/root/", b"/tmp/", b"site-packages", b".py", str(Path(__file__).parents[2]).encode()):
         assert trace not in data
+
+
+def test_attributes_may_be_named_like_methods_of_a_module(tmp_path: Path) -> None:
+    from tagger.model.export import export_network  # here: the import takes seconds
+    from tagger.model.net import AttributeNet
+
+    schema = parse_schema(
+        "{name: x, attributes: [{name: type, values: [a, b]}, {name: values, values: [a, b, c]}]}", "test"
+    )
+    net = AttributeNet("tf_efficientnet_lite0", schema, InputSpec(32))
+    export_network(net, tmp_path, 32)
+    assert {"heads.type_head.weight", "heads.values_head.bias"} <= set(net.state_dict())

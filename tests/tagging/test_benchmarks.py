@@ -1,0 +1,68 @@
+"""The scripts behind the published figures still run, and say so when something is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def bench(script: str, folder: Path, *arguments: str) -> Any:
+    """The figures that a script writes."""
+    command = [sys.executable, str(BENCH / script), *arguments, "--json", str(folder / "figures.json")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads((folder / "figures.json").read_text())
+
+
+def test_growth_compares_two_sizes(tmp_path: Path) -> None:
+    figures = bench("growth.py", tmp_path, "--rows", "60", "120", "--repeats", "1", "--shard-size", "50")
+    assert [size["rows"] for size in figures["sizes"]] == [60, 120]
+    assert all(size["peak_mb"] > 20 for size in figures["sizes"])
+
+
+def test_kills_are_counted_and_nothing_is_lost(tmp_path: Path) -> None:
+    figures = bench("kill.py", tmp_path, "--kills", "2", "--after-commit", "1", "--rows", "500")
+    assert (figures["kills"], figures["lost"], figures["doubled"]) == (2, 0, 0)
+    assert figures["equal_to_undisturbed"]
+    assert 500 <= figures["inferred"] <= figures["bound"]
+
+
+def test_the_circle_keeps_what_was_decided(tmp_path: Path, dummy_bundle: str, photo_folder: Path) -> None:
+    labels = ["item_id,image,split,category,colour"]
+    labels += [
+        f"{i},{photo},{'test' if i % 3 else 'train'},dress|skirt,red"
+        for i, photo in enumerate(sorted(photo_folder.iterdir()))
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(labels) + "\n")
+    figures = bench("circle.py", tmp_path, str(tmp_path / "labels.csv"), "--bundle", dummy_bundle)
+    assert figures["rows"] == 8
+    assert figures["shown_in_export"] == figures["kept_in_second"] == figures["answered"] > 0
+    assert (figures["second_inferred"], figures["asked_twice"]) == (0, 0)
+
+
+def test_a_catalogue_is_scored_against_its_labels(tmp_path: Path, dummy_bundle: str, photo_folder: Path) -> None:
+    from tagger.schema import load_schema
+
+    anything = "|".join(load_schema("apparel").by_name["pattern"].value_names)
+    labels = ["item_id,image,split,pattern,colour"]
+    labels += [f"{i},{photo},test,{anything},nothing" for i, photo in enumerate(sorted(photo_folder.iterdir()))]
+    (tmp_path / "labels.csv").write_text("\n".join(labels) + "\n")
+    (figures,) = bench("catalogue.py", tmp_path, str(tmp_path / "labels.csv"), "--bundle", dummy_bundle)
+    assert {share["attribute"]: (share["n"], share["right"]) for share in figures["shares"]} == {
+        "pattern": (12, 1.0),
+        "colour": (12, 0.0),
+    }
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in BENCH.glob("*.py") if path.name != "synthetic.py"))
+def test_every_script_explains_itself(script: str) -> None:
+    ended = subprocess.run([sys.executable, str(BENCH / script), "--help"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert f"python bench/{script}" in ended.stdout
