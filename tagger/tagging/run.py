@@ -35,7 +35,8 @@ from tagger.products import combine_products
 from tagger.records import Committed, Shard, ShardFailure
 from tagger.results import ResultStore, RunInfo, RunKey
 from tagger.source.fetch import Fetched, Fetcher, PhotoSource
-from tagger.source.manifest import EXTENSIONS, Manifest, ManifestScan, plan_shards, scan_manifest
+from tagger.source.manifest import Manifest, ManifestScan, plan_shards, scan_manifest
+from tagger.source.tables import EXTENSIONS
 from tagger.tagging.job import Job, ShardWork, Sources, look
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
 from tagger.tagging.reuse import PreviousRun, own_rows
