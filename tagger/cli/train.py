@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tagger.cli.options import example
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from tagger.training.data import LabelledPhotos
 
 
 @click.command()
@@ -55,6 +48,7 @@ def train(labels: tuple[str, ...], **options: Any) -> None:
     stopped goes on from its last epoch when the same command is given again; its checkpoints and curve lie in
     BUNDLE.work.
     """
+    from tagger.cli.evaluate import score_photos
     from tagger.training.recipe import Recipe, train_bundle
 
     recipe = Recipe(labels=labels, command=shlex.join(["tagger", *sys.argv[1:]]), **options)
@@ -62,22 +56,6 @@ def train(labels: tuple[str, ...], **options: Any) -> None:
     for line in lines:
         click.echo(line, err=True)
     click.echo(f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {recipe.out}")
-
-
-def score_photos(
-    bundle: str, photos: LabelledPhotos, work: str
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Scores of labelled photos by the one inference loop: a run over them in `work`."""
-    from tagger import storage
-    from tagger.model.bundle import load_bundle
-    from tagger.tagging.run import RunOptions, run_tagging
-    from tagger.training.evaluate import read_scores, write_split_manifest
-
-    manifest = storage.join(work, "score.csv")
-    write_split_manifest(photos, manifest)
-    out = storage.join(work, f"score-{load_bundle(bundle).bundle_id}.tags")
-    run_tagging(RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0), threading.Event())
-    return read_scores(out, photos)
 
 
 def show_progress() -> Callable[[str, int, int], None]:
