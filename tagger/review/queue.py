@@ -28,14 +28,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tagger import storage
 from tagger.errors import UsageError
 from tagger.final import DISAGREEMENT, FinalTag, Subject, final_tags, stored_doubts
 from tagger.ledger import Ledger
 from tagger.model.confidence import Calibration, probabilities
-from tagger.results import ResultStore, RunInfo
+from tagger.results import ResultStore, RunInfo, read_parquet
 
 AUDIT = "audit"
 MAX_ALTERNATIVES = 5
@@ -237,11 +236,10 @@ def _disagreeing(store: ResultStore, attributes: Sequence[str]) -> dict[str, fro
         if _PRODUCTS.fullmatch(file_name):
             path = storage.join(folder, file_name)
             try:
-                with storage.open_read(path) as file:
-                    table = pq.read_table(file, columns=["item_id", *(f"{name}_disagreement" for name in attributes)])
+                table = read_parquet(path, ["item_id", *(f"{name}_disagreement" for name in attributes)])
             except FileNotFoundError:  # a run is writing its products anew
                 continue
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, KeyError, pa.ArrowException) as error:
                 raise UsageError(f"cannot read {path}: {error}") from None
             for name in attributes:
                 found[name].update(table.filter(table.column(f"{name}_disagreement")).column("item_id").to_pylist())

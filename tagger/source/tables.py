@@ -293,7 +293,8 @@ def _open_parquet(reference: str) -> Iterator[pq.ParquetFile]:
             packed = stack.enter_context(gzip.open(source))
             source = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(packed, source)
-        yield stack.enter_context(pq.ParquetFile(source))
+        # Without Arrow's own threads, which may hold the Python file when the program ends: see `results.read_parquet`.
+        yield stack.enter_context(pq.ParquetFile(source, pre_buffer=False))
 
 
 def _parquet_blocks(table: TableFile, wanted: Sequence[str], limit: int | None) -> Iterator[Block]:
@@ -301,7 +302,7 @@ def _parquet_blocks(table: TableFile, wanted: Sequence[str], limit: int | None) 
     with _open_parquet(table.reference) as file:
         if set(wanted) - set(file.schema_arrow.names):
             raise changed(table.reference, "its columns")
-        for batch in file.iter_batches(ROWS_PER_BATCH, columns=list(dict.fromkeys(wanted))):
+        for batch in file.iter_batches(ROWS_PER_BATCH, columns=list(dict.fromkeys(wanted)), use_threads=False):
             batch = batch.slice(0, _block_size(done, limit, ROWS_PER_BATCH))
             if not batch.num_rows:
                 return
