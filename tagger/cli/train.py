@@ -20,6 +20,13 @@ from tagger.cli.options import example
 @click.option("--name", help="Name of the bundle. Default: the folder's.")
 @click.option("--backbone", default="tf_efficientnet_lite0", show_default=True, help="Any EfficientNet that timm has.")
 @click.option("--stages", default="10@128,8@176,4@224", show_default=True, help="epochs@pixels, served size last.")
+@click.option(
+    "--freeze",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="First stages of the backbone that keep their weights: 3 trains twice as fast on a CPU.",
+)
 @click.option("--batch-size", type=click.IntRange(2, 4096), default=64, show_default=True, help="Photos per step.")
 @click.option(
     "--group",

@@ -32,6 +32,7 @@ class AttributeNet(nn.Module):
     ) -> None:
         """Builds the network with random weights; raises `UsageError` for a backbone that timm does not know."""
         super().__init__()
+        self.frozen: tuple[nn.Module, ...] = ()
         if backbone not in timm.list_models():
             close = ", ".join(timm.list_models(f"*{backbone.split('.')[0][:12]}*")[:5]) or "timm.list_models()"
             raise UsageError(f"timm knows no backbone {backbone!r}; near it: {close}")
@@ -46,6 +47,28 @@ class AttributeNet(nn.Module):
         scale = 1.0 / (torch.tensor(input_spec.std) * 255.0)
         self.register_buffer("pixel_mean", mean.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_scale", scale.view(1, 3, 1, 1), persistent=False)
+
+    def freeze(self, stages: int) -> None:
+        """Keep the stem and the first `stages` stages of an EfficientNet as they are, batch statistics included.
+
+        Raises:
+            UsageError: the backbone has no such parts.
+        """
+        if not stages:
+            return
+        blocks = getattr(self.backbone, "blocks", None)
+        if blocks is None or not hasattr(self.backbone, "conv_stem") or stages >= len(blocks):
+            raise UsageError(f"cannot freeze {stages} stages: the backbone has {len(blocks or ())}, and one must learn")
+        self.frozen = (self.backbone.conv_stem, self.backbone.bn1, *blocks[:stages])
+        for part in self.frozen:
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> AttributeNet:
+        """As in torch; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """`pixels` uint8 (n, size, size, 3) → logits (n, Schema.n_scores) and embedding (n, features)."""

@@ -195,7 +195,9 @@ def sampling_weights(photos: LabelledPhotos, threshold: float) -> npt.NDArray[np
 class Augmentation:
     """Changes of a photo that leave every attribute true: no hue, no saturation, no vertical flip."""
 
-    scale: tuple[float, float] = (0.55, 1.15)  # side of the crop as a share of the photo's side; above 1 pads
+    scale: tuple[float, float] = (0.72, 1.2)  # side of the crop as a share of the photo's side; above 1 pads
+    # ^ smaller crops would cut off sleeves, hems and necks, and make their labels untrue
+    rotation: float = 12.0  # degrees, either way, of four photos in ten
     aspect: tuple[float, float] = (0.85, 1.18)  # further stretch of the crop
     squash: float = 0.75  # half of the photos are squeezed or stretched by up to this: shops squash 3:4 to 1:1
     brightness: float = 0.12
@@ -206,6 +208,11 @@ def augment(
 ) -> npt.NDArray[np.uint8]:
     """A random padded crop of a square photo, (side, side, 3) → (size, size, 3)."""
     side = pixels.shape[0]
+    if generator.random() < 0.4:
+        turned = Image.fromarray(pixels).rotate(
+            generator.uniform(-plan.rotation, plan.rotation), Image.Resampling.BILINEAR, fillcolor=(255, 255, 255)
+        )
+        pixels = np.asarray(turned)
     squash = generator.uniform(plan.squash, 1.0) if generator.random() < 0.5 else 1.0
     ratio = np.exp(generator.uniform(np.log(plan.aspect[0]), np.log(plan.aspect[1])))
     ratio = ratio / squash if generator.random() < 0.65 else ratio * squash

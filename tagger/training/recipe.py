@@ -50,6 +50,7 @@ class Recipe:
     name: str | None = None
     backbone: str = "tf_efficientnet_lite0"
     stages: str = "10@128,8@176,4@224"
+    freeze: int = 0
     batch_size: int = 64
     groups: tuple[str, ...] = ("contributor", "brand")
     device: str = "cpu"
@@ -70,6 +71,7 @@ def train_bundle(
     config = TrainConfig(
         backbone=recipe.backbone,
         stages=Stage.parse(recipe.stages),
+        frozen_stages=recipe.freeze,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         device=recipe.device,

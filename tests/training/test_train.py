@@ -22,11 +22,13 @@ from tagger.training.data import LabelledPhotos, PhotoPack
 from tagger.training.train import (
     Stage,
     TrainConfig,
+    _kept_share,
     attribute_losses,
     fit,
     load_weights,
     predict_pack,
     right_share,
+    total_loss,
 )
 
 BACKBONE = "test_efficientnet"
@@ -75,6 +77,13 @@ def test_smoothing_touches_single_values_alone(label: Callable, toy: Schema) -> 
     expected = 0.9 * -math.log(0.5) + 0.1 * float(-np.log(p).mean())
     assert losses(label, toy, ["top,,"], logits, smoothing=0.1)["kind"] == pytest.approx(expected)
     assert losses(label, toy, ["top|shoes,,"], logits, smoothing=0.1)["kind"] == pytest.approx(-math.log(0.7))
+
+
+def test_attribute_that_few_photos_have_a_label_for_pulls_less(label: Callable, toy: Schema) -> None:
+    """Logits of nought: `kind` is known of four photos and costs ln 3, `tone` of one in four and costs ln 2."""
+    allowed = torch.from_numpy(label(["top,,dark", "top,,", "shoes,,", "trousers,,"]).allowed)
+    whole = float(total_loss(torch.zeros(4, 7), allowed, toy))
+    assert whole == pytest.approx((math.log(3) + math.sqrt(1 / 4) * math.log(2)) / 3)
 
 
 def test_right_share_counts_a_value_inside_a_partial_label(label: Callable, say: Callable) -> None:
@@ -209,6 +218,44 @@ def test_only_rows_of_train_are_fitted(
     allowed[:12] = np.roll(allowed[:12], 1, axis=0)
     other = fit(replace(photos, allowed=allowed), pack, config, tmp_path / "3", start_weights)
     assert not equal(weights_of(other), as_it_is)
+
+
+def test_frozen_stages_keep_weights_and_batch_statistics(
+    shop: tuple[LabelledPhotos, PhotoPack], tmp_path: Path, start_weights: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    config = replace(TINY, frozen_stages=2, stages=(Stage(1, 32),))
+    trained, stored = weights_of(fit(*shop, config, tmp_path, start_weights)), load_file(start_weights)
+    kept = {name: torch.equal(trained[f"backbone.{name}"], tensor) for name, tensor in stored.items()}
+    frozen = ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
+    assert all(same for name, same in kept.items() if name.startswith(frozen))
+    assert not any(
+        same for name, same in kept.items() if name.endswith("conv_pw.weight") and not name.startswith(frozen)
+    )
+
+
+@pytest.mark.parametrize(("backbone", "stages"), [(BACKBONE, 9), ("test_resnet", 1)])
+def test_stages_that_the_backbone_does_not_have_cannot_be_frozen(toy: Schema, backbone: str, stages: int) -> None:
+    with pytest.raises(UsageError, match=f"cannot freeze {stages} stages"):
+        AttributeNet(backbone, toy, InputSpec(32)).freeze(stages)
+
+
+def test_photos_are_mixed_in_every_stage_but_the_last(
+    shop: tuple[LabelledPhotos, PhotoPack],
+    undisturbed: tuple[Path, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    start_weights: Path,
+) -> None:
+    """Without mixup the first stage learns otherwise; a training of one stage alone mixes in all of it."""
+    plain = replace(TINY, mixup=0.0, stages=(Stage(1, 32),))
+    fit(*shop, plain, tmp_path / "plain", start_weights)
+    fit(*shop, replace(plain, mixup=0.3), tmp_path / "mixed", start_weights)
+    assert curve(tmp_path / "plain")[0]["loss"] != curve(tmp_path / "mixed")[0]["loss"]
+    last = replace(TINY, stages=(Stage(1, 32), Stage(1, 32)), ema_decay=0.0)
+    shares = [_kept_share(last, epoch, step) for epoch in (0, 1) for step in range(3)]
+    assert all(0.5 <= share < 1 for share in shares[:3])
+    assert shares[3:] == [1.0] * 3
 
 
 def test_another_seed_is_another_training(
