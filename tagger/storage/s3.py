@@ -90,10 +90,22 @@ class Store:
             return self._paces.setdefault(bucket, Pace(CONNECTIONS))
 
 
-@functools.cache
+_connecting = threading.Lock()
+_made = functools.cache(Store)
+
+
 def connect() -> Store:
     """The process's client, made at the first use."""
-    return Store()
+    with _connecting:  # else threads that begin together would make one each
+        return _made()
+
+
+def disconnect() -> None:
+    """Close the process's client; the next use makes one from the environment as it is then."""
+    with _connecting:
+        if _made.cache_info().currsize:
+            _made().client.close()
+            _made.cache_clear()
 
 
 def split(reference: str) -> tuple[str, str]:
@@ -335,7 +347,7 @@ def abort_uploads(folder: str, older_than: float) -> None:
         answer = call(bucket, lambda client: client.list_multipart_uploads(Bucket=bucket, Prefix=prefix))
         said = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         for upload in answer.get("Uploads", ()):
-            if (said - upload["Initiated"]).total_seconds() >= older_than:
+            if max(0.0, (said - upload["Initiated"]).total_seconds()) >= older_than:
                 names = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
                 call(bucket, functools.partial(_abort, names))
 
