@@ -42,6 +42,9 @@ ERROR_KINDS = (
 PASSING_KINDS = frozenset({"timeout", "throttled", "forbidden", "io_error"})
 """Kinds that may mend by themselves: the same command tries these rows again."""
 
+LEFTOVER_KINDS = PASSING_KINDS - {"forbidden"}
+"""Those of them that a run itself tries once more before it ends: a burst of failures is over by then."""
+
 
 class TaggerError(Exception):
     """Base of every error that is meant for a person: its text is one sentence."""

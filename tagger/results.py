@@ -12,7 +12,8 @@
     _tmp/                           unfinished files; safe to delete while no run is alive
 
 A shard is committed in three steps: its part is written whole to `_tmp/`, moved to its name in `tags/`, and named with
-its sha256 in `_commits/`. A kill between any two of them leaves a shard that is simply done again.
+its sha256 in `_commits/`. A kill between any two of them leaves a shard that is simply done again. On S3 a part is one
+completed upload under its own name, and every write is that of the run that holds the lease.
 """
 
 from __future__ import annotations
@@ -156,11 +157,22 @@ def read_parquet(path: str, columns: Sequence[str] | None = None) -> pa.Table:
 class ResultStore:
     """One OUT folder. Readers see committed parts only."""
 
-    def __init__(self, out: str) -> None:
+    def __init__(self, out: str, lease: storage.Lease | None = None) -> None:
+        """
+        Args:
+            lease: what `storage.hold` yielded, of a store that this process writes (None on a local disk).
+        """
         self.out = out
+        self._lease = lease
 
     def _path(self, *names: str) -> str:
         return storage.join(self.out, *names)
+
+    def _write(self, path: str, data: bytes | memoryview) -> None:
+        storage.write_bytes(path, data, self._lease)
+
+    def _remove(self, path: str) -> None:
+        storage.remove(path, self._lease)
 
     @property
     def summary_path(self) -> str:
@@ -195,7 +207,7 @@ class ResultStore:
         """Write run.json. A ledger inside OUT is written relative to it, so that OUT can be moved as a whole."""
         inside = info.decisions == self.default_decisions
         stored = replace(info, decisions="decisions" if inside else info.decisions)
-        storage.write_bytes(self._path("run.json"), stored.to_json())
+        self._write(self._path("run.json"), stored.to_json())
 
     # -- success ---------------------------------------------------------------------------------------------
 
@@ -203,14 +215,14 @@ class ResultStore:
         return storage.exists(self._path("_SUCCESS"))
 
     def write_success(self) -> None:
-        storage.write_bytes(self._path("_SUCCESS"), b"")
+        self._write(self._path("_SUCCESS"), b"")
 
     def remove_success(self) -> None:
         """Before any part is rewritten: while _SUCCESS stands, a plain glob over tags/ equals the commits."""
-        storage.remove(self._path("_SUCCESS"))
+        self._remove(self._path("_SUCCESS"))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        storage.write_bytes(self.summary_path, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+        self._write(self.summary_path, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
 
     def read_summary(self) -> dict[str, Any] | None:
         """summary.json, or None where the run has not come that far."""
@@ -242,11 +254,15 @@ class ResultStore:
             sha256=hashlib.sha256(data).hexdigest(),
             **receipt,
         )
-        unfinished = self._path("_tmp", shard.part_name)
-        storage.write_bytes(unfinished, data)
-        storage.move(unfinished, self._path("tags", shard.part_name))
+        part = self._path("tags", shard.part_name)
+        if storage.is_remote(self.out):  # an upload shows whole or not at all: there is nothing to rename
+            self._write(part, data)
+        else:
+            unfinished = self._path("_tmp", shard.part_name)
+            self._write(unfinished, data)
+            storage.move(unfinished, part)
         text = json.dumps(asdict(committed)) + "\n"
-        storage.write_bytes(self._path("_commits", f"{shard.index:08d}.json"), text.encode())
+        self._write(self._path("_commits", f"{shard.index:08d}.json"), text.encode())
         return committed
 
     def commits(self) -> dict[int, Committed]:
@@ -275,17 +291,17 @@ class ResultStore:
 
     def drop_commit(self, committed: Committed) -> None:
         """Let a commit count no longer, as where its part is not what was committed."""
-        storage.remove(self._path("_commits", f"{committed.index:08d}.json"))
+        self._remove(self._path("_commits", f"{committed.index:08d}.json"))
 
     def remove_strays(self, commits: Mapping[int, Committed]) -> None:
         """Remove parts that no commit names and what killed writers left, so that a glob finds the commits only."""
         named = {committed.part for committed in commits.values()}
         for name in storage.list_names(self._path("tags")):
             if name not in named and _PART.fullmatch(name):
-                storage.remove(self._path("tags", name))
+                self._remove(self._path("tags", name))
         for name in storage.list_names(self._path("_tmp")):
             if _PART.fullmatch(name):
-                storage.remove(self._path("_tmp", name))
+                self._remove(self._path("_tmp", name))
         for folder in ("tags", "_commits", "_tmp", "products", ""):
             storage.remove_unfinished(self._path(folder) if folder else self.out)
 
@@ -312,10 +328,10 @@ class ResultStore:
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, compression="zstd", row_group_size=max(1, table.num_rows))
             name = f"part-{index:08d}.parquet"
-            storage.write_bytes(self._path("products", name), memoryview(sink.getvalue()))
+            self._write(self._path("products", name), memoryview(sink.getvalue()))
             written.add(name)
             count += table.num_rows
         for name in storage.list_names(self._path("products")):
             if name not in written and _PART.fullmatch(name):  # of an earlier, longer result
-                storage.remove(self._path("products", name))
+                self._remove(self._path("products", name))
         return count

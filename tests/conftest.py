@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from fakes import MakeManifest, Row, draw_photo, write_manifest
+from fakes import Bucket, Buckets, MakeManifest, Row, draw_photo, write_manifest
+from s3_servers import S3Server, moto_server
 
 from tagger.model.bundle import Bundle, NetworkSpec, save_bundle, save_dummy_bundle
 from tagger.model.confidence import TARGETS, Calibration
@@ -62,6 +63,28 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(PHOTOS):
         draw_photo(folder / f"photo-{number:02d}.jpg", number)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """moto's S3 server, one for all tests."""
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def buckets(s3_server: S3Server) -> Iterator[Buckets]:
+    """Buckets of that server, behind one proxy."""
+    with Buckets(s3_server) as made:
+        yield made
+
+
+@pytest.fixture
+def bucket(buckets: Buckets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
+    """An empty bucket of the test's own; `tagger` finds its server here and in child processes."""
+    for variable, text in {**buckets.variables, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(variable, text)
+    return buckets.make()
 
 
 @pytest.fixture

@@ -22,6 +22,9 @@ from tagger.errors import ImageError
 from tagger.source.fetch import Fetched
 
 if TYPE_CHECKING:
+    from fault_proxy import FaultProxy
+    from s3_servers import S3Server
+
     from tagger.tagging.run import RunReport
 
 Row = Mapping[str, Any]
@@ -103,6 +106,75 @@ if os.geteuid() == 0:  # root may read everything: go on as nobody
     os.seteuid(65534)
 """
 """For `run_python`, after the imports: permissions hold from here on, whoever runs the tests."""
+
+
+class Buckets:
+    """Buckets of a real S3 server, by way of a proxy that counts and, if told so, breaks."""
+
+    def __init__(self, server: S3Server) -> None:
+        from fault_proxy import FaultProxy
+
+        self._client = server.client()  # past the proxy
+        self._proxy = FaultProxy(server.endpoint)
+        self._made = 0
+        self.variables = server.environment(self._proxy.endpoint)
+
+    def __enter__(self) -> Buckets:
+        self._proxy.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        from tagger.storage import s3
+
+        s3.disconnect()
+        self._client.close()
+        self._proxy.__exit__(*error)
+
+    def make(self) -> Bucket:
+        """A new bucket; the proxy is kind again and begins to count anew."""
+        self._made += 1
+        name = f"test-{self._made}"
+        self._client.create_bucket(Bucket=name)
+        self._proxy.plan = lambda request: None
+        self._proxy.log.clear()
+        return Bucket(name, self._client, self._proxy)
+
+
+class Bucket:
+    """One bucket."""
+
+    def __init__(self, name: str, client: Any, proxy: FaultProxy) -> None:
+        self.name, self.client, self.proxy = name, client, proxy
+        self.uri = f"s3://{name}"
+
+    def put(self, key: str, data: bytes) -> str:
+        """Put an object there; its s3:// address."""
+        self.client.put_object(Bucket=self.name, Key=key, Body=data)
+        return f"{self.uri}/{key}"
+
+    def get(self, key: str) -> bytes:
+        data: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return data
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """All keys that begin with `prefix`, sorted."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        return sorted(entry["Key"] for page in pages for entry in page.get("Contents", ()))
+
+    def put_folder(self, folder: Path, prefix: str) -> str:
+        """Put the files below `folder` there; the s3:// address of the whole."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put(f"{prefix}/{path.relative_to(folder)}", path.read_bytes())
+        return f"{self.uri}/{prefix}"
+
+    def fetch(self, prefix: str, folder: Path) -> Path:
+        """Copy all objects below `prefix` to a local folder."""
+        for key in self.keys(f"{prefix}/"):
+            path = folder / key.removeprefix(f"{prefix}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.get(key))
+        return folder
 
 
 class DictFetcher:

@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
 @click.option("--bundle", metavar="BUNDLE", help="Model to use. Default: the one inside the package.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Photos per prediction. Default: by device.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Threads that read photos. Default: one per CPU.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads that read photos. Default: one per CPU, or 32.")
 @click.option("--shard-size", type=int, default=10_000, show_default=True, help="Rows per part and per commit.")
 @click.option("--limit", type=int, help="Only the first rows of the manifest.")
 @click.option("--min-rows", type=int, default=0, help="Fewer rows than this is a truncated feed: exit 3.")
@@ -40,6 +40,7 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
 @click.option("--root", metavar="DIR", help="Refuse local photos outside this folder.")
 @click.option("--allow-http", is_flag=True, help="Fetch http(s) photos too, from public addresses only.")
 @click.option("--allow-private-http", is_flag=True, help="Fetch http(s) photos from private addresses as well.")
+@click.option("--no-lock", "lock", flag_value=False, default=True, help="Do not keep other runs out of OUT.")
 @click.option("--executor", type=click.Choice(["local"]), default="local", help="Where shards are worked on.")
 @as_json
 @example("tagger run manifest.csv --out tags/2026-01-31 --reuse tags/2026-01-30 --decisions decisions")

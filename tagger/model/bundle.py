@@ -59,6 +59,12 @@ class Bundle:
     files: dict[str, str] = field(default_factory=dict)  # file name → sha256
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    copies: str | None = None  # local folder with the files of a bundle that lies elsewhere
+
+    @property
+    def local_folder(self) -> str:
+        """Where on this machine the bundle's files are."""
+        return self.copies or self.folder
 
     @property
     def bundle_id(self) -> str:
@@ -75,8 +81,7 @@ class Bundle:
         """Path of one of the bundle's files; raises `BundleError` where the bundle does not list it."""
         if name not in self.files:
             raise BundleError(f"the bundle {self.folder} holds no {name}; export it again with tagger train")
-        path = storage.join(self.folder, name)
-        return path if storage.is_remote(path) else storage.local_path(path)
+        return storage.local_path(storage.join(self.local_folder, name))
 
 
 def default_bundle() -> str:
@@ -93,15 +98,27 @@ def load_bundle(reference: str | None = None) -> Bundle:
     folder = reference or default_bundle()
     path = storage.join(folder, "bundle.json")
     try:
-        data = json.loads(storage.read_bytes(path, limit=MAX_DESCRIPTION_BYTES))
+        description = storage.read_bytes(path, limit=MAX_DESCRIPTION_BYTES)
+        data = json.loads(description)
     except OSError as error:
         raise BundleError(f"there is no bundle at {folder}: bundle.json: {storage.reason(error)}") from None
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not valid JSON: {error}") from None
     bundle = _parse(data, folder, path)
+    if storage.is_remote(folder):
+        return replace(bundle, copies=_local_copies(bundle, description))
     for name, expected in bundle.files.items():
         _check_file(folder, name, expected)
     return bundle
+
+
+def _local_copies(bundle: Bundle, description: bytes) -> str:
+    """A local folder with a bundle's checked files: the libraries that read them know no other place."""
+    checksums = {**bundle.files, "bundle.json": hashlib.sha256(description).hexdigest()}
+    try:
+        return storage.local_copies(bundle.folder, checksums)
+    except OSError as error:
+        raise BundleError(f"the bundle {bundle.folder} cannot be had: {storage.reason(error)}") from None
 
 
 def save_bundle(bundle: Bundle, folder: str) -> Bundle:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
 from tagger import storage
-from tagger.errors import ImageError, UsageError
+from tagger.errors import ImageError, IncompleteError, UsageError
 
 MAX_BYTES = 50_000_000
 """Files above this many bytes are refused before they are read (`too_large`)."""
@@ -38,7 +40,7 @@ class Prober(Protocol):
 
 
 class PhotoSource:
-    """Photos from the local file system, confined to `root` where one is given."""
+    """Photos from S3 and from the local file system, there confined to `root` where one is given."""
 
     def __init__(self, root: str | None = None, max_bytes: int = MAX_BYTES) -> None:
         """
@@ -53,7 +55,10 @@ class PhotoSource:
         self._max_bytes = max_bytes
 
     def __call__(self, uri: str) -> Fetched:
-        """The photo's bytes; raises `ImageError`."""
+        """The photo's bytes; raises `ImageError`, and `IncompleteError` where no photo of a store can be had."""
+        if storage.is_s3(uri):
+            with _store_faults():
+                return Fetched(*storage.read_with_etag(uri, self._max_bytes))
         descriptor, status = self._open(uri)
         with os.fdopen(descriptor, "rb") as file:
             try:
@@ -67,7 +72,10 @@ class PhotoSource:
         return Fetched(data, storage.local_etag(status))
 
     def probe(self, uri: str) -> tuple[int, str]:
-        """Size in bytes and change mark without reading the photo; raises `ImageError`."""
+        """Size in bytes and change mark without reading the photo; raises as a call does."""
+        if storage.is_s3(uri):
+            with _store_faults():
+                return storage.probe(uri)
         descriptor, status = self._open(uri)
         os.close(descriptor)
         return status.st_size, storage.local_etag(status)
@@ -78,7 +86,7 @@ class PhotoSource:
         scheme = storage.scheme(uri)
         if scheme in ("http", "https"):
             raise ImageError("blocked_address", "http(s) photos are fetched only with --allow-http")
-        if scheme not in ("", "file", "s3"):
+        if scheme not in ("", "file"):
             raise ImageError("blocked_address", f"{scheme}:// is no place that photos are fetched from")
         # A named pipe must not hang the run, and a terminal must not become the run's own.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -140,10 +148,24 @@ _KINDS = {
     errno.EACCES: "forbidden",
     errno.EPERM: "forbidden",
     errno.ETIMEDOUT: "timeout",
+    errno.EFBIG: "too_large",
 }
 
 
+@contextlib.contextmanager
+def _store_faults() -> Iterator[None]:
+    """Failures of a store as those of one photo; bad credentials are no photo's fault."""
+    try:
+        yield
+    except storage.CredentialsFault as error:
+        raise IncompleteError(f"{storage.reason(error)}; mend the credentials") from None
+    except OSError as error:
+        raise _image_error(error) from None
+
+
 def _image_error(error: OSError) -> ImageError:
+    if isinstance(error, storage.Throttled):
+        return ImageError("throttled", storage.reason(error))
     return ImageError(_KINDS.get(error.errno or 0, "io_error"), storage.reason(error))
 
 

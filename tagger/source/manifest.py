@@ -152,6 +152,7 @@ class ManifestScan:
 
     rows: int
     shard_digests: tuple[bytes, ...]
+    remote_photos: bool = False  # whether some photo lies elsewhere than on this machine
 
 
 def scan_manifest(manifest: Manifest, shard_size: int, keep: Sequence[str], limit: int | None) -> ManifestScan:
@@ -160,8 +161,10 @@ def scan_manifest(manifest: Manifest, shard_size: int, keep: Sequence[str], limi
     digests: list[bytes] = []
     digest = _ShardDigest()
     rows = 0
+    remote = storage.is_remote(manifest.folder)
     for block in manifest._blocks(keep, limit):
         start, n = 0, len(block.item_ids)
+        remote = remote or any("://" in uri and storage.is_remote(uri) for uri in block.image_uris)
         while start < n:
             end = min(n, start + shard_size - rows % shard_size)
             part = slice(start, end)
@@ -180,7 +183,7 @@ def scan_manifest(manifest: Manifest, shard_size: int, keep: Sequence[str], limi
         raise unreadable(manifest.reference, error) from None
     if not unchanged:
         raise changed(manifest.reference, "since it was opened")
-    return ManifestScan(rows, tuple(digests))
+    return ManifestScan(rows, tuple(digests), remote)
 
 
 def plan_shards(

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -68,12 +69,21 @@ Outcome = Seen | Known | ImageError | TaggerError
 """Of one photo. A `TaggerError` is no fault of the photo: its whole shard is given up and tried again."""
 
 
-def look(uri: str, text: str, job: Job, fetch: Fetcher, probe: Prober, previous: PreviousRun | None) -> Outcome:
+def look(
+    uri: str,
+    text: str,
+    job: Job,
+    fetch: Fetcher,
+    probe: Prober,
+    previous: PreviousRun | None,
+    decoding: AbstractContextManager[object],
+) -> Outcome:
     """Fetch and decode one photo, or find what a previous run says of the same bytes. Never raises.
 
     Args:
         uri: the photo's full place.
         text: what the manifest writes for it.
+        decoding: entered for the decoding: many threads may wait for photos, but few may hold one's pixels.
     """
     try:
         if not uri:
@@ -88,7 +98,8 @@ def look(uri: str, text: str, job: Job, fetch: Fetcher, probe: Prober, previous:
             known = previous.find_sha256(sha256)
             if known is not None:
                 return known._replace(etag=fetched.etag)
-        decoded = decode(fetched.data, job.input_spec.size)
+        with decoding:
+            decoded = decode(fetched.data, job.input_spec.size)
         facts = PhotoFacts(sha256, len(fetched.data), fetched.etag, decoded.width, decoded.height)
         return Seen(facts, decoded.pixels)
     except (ImageError, TaggerError) as error:

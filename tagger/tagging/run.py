@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from tagger import __version__, storage
 from tagger.errors import (
+    LEFTOVER_KINDS,
     PASSING_KINDS,
     BrakeError,
     IncompleteError,
@@ -47,6 +48,8 @@ __all__ = ["Progress", "RunOptions", "RunReport", "default_out", "run_tagging", 
 FAILURES_IN_A_ROW = 3  # shards; after so many the fault is not in the shard
 MAX_SHARD_SIZE = 1_000_000  # rows; a shard sits in memory
 PRODUCT_ROWS_IN_MEMORY = 10_000  # 10 KB each while they are combined; also the rows of a products part
+REMOTE_READERS = 32  # threads for photos that lie elsewhere: they wait, where those for local ones decode
+LEFTOVER_ROUNDS = 5  # at most, over rows that failed for a passing reason; each must mend some to be followed by one
 PLACEHOLDER_SHARE = 0.01  # of all rows with the same bytes: named in the summary
 
 
@@ -59,7 +62,7 @@ class RunOptions:
     bundle: str | None = None  # None: the one inside the package
     device: str = "auto"
     batch_size: int | None = None  # None: what suits the device
-    workers: int | None = None  # threads that fetch and decode; None: one per CPU
+    workers: int | None = None  # threads that fetch and decode; None: one per CPU, 32 where photos lie elsewhere
     shard_size: int = 10_000  # rows
     limit: int | None = None  # rows
     min_rows: int = 0
@@ -74,6 +77,7 @@ class RunOptions:
     root: str | None = None
     allow_http: bool = False  # fetch http(s) photos, from public addresses
     allow_private_http: bool = False  # and from private ones
+    lock: bool = True  # keep other runs out of OUT
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
     manifest = Manifest.open(options.manifest)
     bundle = load_bundle(options.bundle)
     photos = _Photos(options)
-    store = ResultStore(out)
+    store = ResultStore(out)  # for reading: what is written waits for the lock
     if options.reuse is not None:
         ResultStore(options.reuse).require_run()
     key = RunKey(
@@ -135,27 +139,32 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
     )
     if (summary := _finished(store, key)) is not None:
         return RunReport(out, summary, already_complete=True)
-    if storage.is_held(out):
+    if options.lock and not storage.is_remote(out) and storage.is_held(out):  # a lease must be watched: see below
         raise LockedError(_HELD.format(out))
     scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, options.keep, options.limit))
-    with _held(out):
+    with _held(options, out, stop) as lease:
+        store = ResultStore(out, lease)
         if (summary := _finished(store, key)) is not None:  # by another run, while this one read the manifest
             return RunReport(out, summary, already_complete=True)
-        job = _job(options, manifest, bundle, key, out)
+        job = _job(options, manifest, bundle, key, out, scan.remote_photos)
         previous = _previous(options, bundle, key, stop)
         if previous is not None and _only_decides_again(previous, key):
             job = replace(job, decide_again_only=True)
         info = _run_info(options, bundle, key, job, scan.rows, store)
         ledger = Ledger.read(info.decisions)
-        sources = Sources(partial(look, job=job, fetch=photos, probe=photos.probe, previous=previous), ledger, previous)
+        decoding = threading.BoundedSemaphore(max(2, len(os.sched_getaffinity(0))))
+        look_at = partial(look, job=job, fetch=photos, probe=photos.probe, previous=previous, decoding=decoding)
+        sources = Sources(look_at, ledger, previous)
         _begin(store, info)
         try:
             commits = _whole_commits(store, stop)
             store.remove_strays(commits)
             before = sum(committed.inferred for committed in commits.values())
-            shards = plan_shards(manifest, scan, options.shard_size, options.keep, options.limit)
+            plan = partial(plan_shards, manifest, scan, options.shard_size, options.keep, options.limit)
             progress.start(scan.rows, sum(c.rows for c in commits.values() if _is_done(c)))
-            _tag(job, _open_works(job, store, shards, commits, previous), store, sources, stop, progress)
+            works = _open_works(job, store, plan(), commits, previous)
+            _tag(job, works, store, sources, stop, progress.advance)
+            _tag_leftovers(job, plan, store, sources, stop)
             checkpoint = partial(_checkpoint, stop)
             store.write_products(combine_products(store, info, ledger, checkpoint, PRODUCT_ROWS_IN_MEMORY))
             summary = _summary(store, scan, before, time.monotonic() - started)
@@ -273,18 +282,27 @@ def _short(value: object) -> str:
 
 
 @contextlib.contextmanager
-def _held(out: str) -> Iterator[None]:
+def _held(options: RunOptions, out: str, stop: threading.Event) -> Iterator[storage.Lease | None]:
+    """Keep other runs out of OUT; yields what belongs into every write to a store."""
+
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Interrupted("interrupted while waiting for OUT; the same command goes on")
+
+    if not options.lock:
+        yield None
+        return
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(storage.hold(out))
+            lease = stack.enter_context(storage.hold(out, pause))
         except BlockingIOError:
             raise LockedError(_HELD.format(out)) from None
         except OSError as error:
             raise UsageError(f"cannot write to {out}: {storage.reason(error)}") from None
-        yield
+        yield lease
 
 
-def _job(options: RunOptions, manifest: Manifest, bundle: Bundle, key: RunKey, out: str) -> Job:
+def _job(options: RunOptions, manifest: Manifest, bundle: Bundle, key: RunKey, out: str, remote_photos: bool) -> Job:
     device = _device(options.device)
     cpus = len(os.sched_getaffinity(0))
     batch_size = options.batch_size or (16 if device == "cpu" else 256)
@@ -296,9 +314,9 @@ def _job(options: RunOptions, manifest: Manifest, bundle: Bundle, key: RunKey, o
         bundle_id=bundle.bundle_id,
         calibration_id=bundle.calibration_id,
         input_spec=bundle.input_spec,
-        engine=EngineSpec(bundle.folder, device, batch_size, threads=cpus),
+        engine=EngineSpec(bundle.local_folder, device, batch_size, threads=cpus),
         photo_folder=manifest.folder,
-        workers=options.workers or max(2, cpus),
+        workers=options.workers or max(REMOTE_READERS if remote_photos else 2, cpus),
         keep=options.keep,
         embeddings=options.embeddings,
         reuse_by_metadata=options.reuse_check == "metadata",
@@ -387,9 +405,9 @@ def _whole_commits(store: ResultStore, stop: threading.Event) -> dict[int, Commi
     return whole
 
 
-def _is_done(committed: Committed) -> bool:
+def _is_done(committed: Committed, retry_kinds: frozenset[str] = PASSING_KINDS) -> bool:
     """Whether none of a shard's rows failed for a reason that may have passed."""
-    return not PASSING_KINDS & set(committed.failed)
+    return not retry_kinds & set(committed.failed)
 
 
 def _open_works(
@@ -398,15 +416,16 @@ def _open_works(
     shards: Iterable[Shard],
     commits: Mapping[int, Committed],
     previous: PreviousRun | None,
+    retry_kinds: frozenset[str] = PASSING_KINDS,
 ) -> Iterator[ShardWork]:
     """The work that is left on every shard, with all that needs no photo filled in."""
     for shard in shards:
         committed = commits.get(shard.index)
-        if committed is not None and _is_done(committed):
+        if committed is not None and _is_done(committed, retry_kinds):
             continue
         work = ShardWork(shard, job)
         if committed is not None:  # rows failed for a passing reason: only those are tried again
-            work.carry(committed, *own_rows(store, committed, job.embeddings, PASSING_KINDS))
+            work.carry(committed, *own_rows(store, committed, job.embeddings, retry_kinds))
         elif previous is not None and job.decide_again_only:
             first = shard.items[0].row
             for row, known in previous.by_row(first, first + len(shard.items)):
@@ -420,16 +439,23 @@ def _tag(
     store: ResultStore,
     sources: Sources,
     stop: threading.Event,
-    progress: Progress,
+    progress: Callable[[int], None],
 ) -> None:
-    """Bring every shard to its commit; raises `IncompleteError` where some could not be."""
+    """Bring every shard to its commit.
+
+    Raises:
+        LockedError: another run has taken OUT over.
+        IncompleteError: some shards could not be finished.
+    """
     failures: list[ShardFailure] = []
     in_a_row = 0
-    with contextlib.closing(tag_shards(job, works, store, sources, stop, progress.advance)) as results:
+    with contextlib.closing(tag_shards(job, works, store, sources, stop, progress)) as results:
         for result in results:
             if isinstance(result, Committed):
                 in_a_row = 0
                 continue
+            if isinstance(result.error, LockedError):
+                raise result.error
             failures.append(result)
             in_a_row += 1
             if in_a_row >= FAILURES_IN_A_ROW:
@@ -437,6 +463,21 @@ def _tag(
     if failures:
         failed = ", ".join(str(failure.index) for failure in failures[:10]) + ", …" * (len(failures) > 10)
         raise IncompleteError(f"{failures[0].error} (shards not finished: {failed}); the same command goes on")
+
+
+def _tag_leftovers(
+    job: Job, plan: Callable[[], Iterator[Shard]], store: ResultStore, sources: Sources, stop: threading.Event
+) -> None:
+    """Try the rows again that failed for a passing reason, for as long as that mends some of them."""
+    before = None
+    for _ in range(LEFTOVER_ROUNDS):
+        commits = store.commits()
+        left = sum(n for c in commits.values() for kind, n in c.failed.items() if kind in LEFTOVER_KINDS)
+        if not left or left == before:
+            return
+        before = left
+        works = _open_works(job, store, plan(), commits, None, LEFTOVER_KINDS)
+        _tag(job, works, store, sources, stop, lambda rows: None)
 
 
 def _checkpoint(stop: threading.Event) -> None:

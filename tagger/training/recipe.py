@@ -81,7 +81,7 @@ def train_bundle(
     photos = read_labels(recipe.labels, schema, recipe.groups)
     check_splits(photos)
     initial = initial_weights(recipe)  # before hours of work: it may not be there
-    work = Path(recipe.out.rstrip("/") + ".work")
+    work = work_folder(recipe)
     fitted = photos.select(np.array([split in ("train", "val") for split in photos.splits], dtype=bool))
     pack = pack_photos(
         fitted,
@@ -96,12 +96,12 @@ def train_bundle(
     unlearned, report = _data_report(fitted)
     lines += _rows_left_out(photos) + report
     net = fit(fitted, pack, config, work, initial, progress)
-    out = Path(recipe.out)
+    out = work / "bundle" if storage.is_remote(recipe.out) else Path(storage.local_path(recipe.out))
     size = config.stages[-1].size
     export_network(net, out, size)
     bundle = Bundle(
         folder=str(out),
-        name=recipe.name or out.name,
+        name=recipe.name or storage.name(recipe.out),
         schema=schema,
         input_spec=InputSpec(size),
         network=NetworkSpec(recipe.backbone, int(net.backbone.num_features)),  # type: ignore[arg-type]
@@ -115,7 +115,17 @@ def train_bundle(
     )
     bundle = save_bundle(bundle, str(out))
     bundle, notes = calibrate_bundle(bundle, fitted.in_split("val"), score, str(work), recipe.seed, unlearned)
+    if storage.is_remote(recipe.out):
+        for name in bundle.files:
+            _copy(str(out / name), storage.join(recipe.out, name))
+        bundle = save_bundle(bundle, recipe.out)
     return bundle, lines + notes
+
+
+def work_folder(recipe: Recipe) -> Path:
+    """Where a training keeps its photos and checkpoints: beside the bundle, or here where that goes to a store."""
+    out = recipe.out.rstrip("/") + ".work"
+    return Path(storage.name(out) if storage.is_remote(out) else storage.local_path(out))
 
 
 def calibrate_bundle(
@@ -174,11 +184,12 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
     fitted = fit_calibration(logits, photos, recalibration.seed, temperatures=bundle.calibration.temperatures)
     figures = _named(measure(logits, photos, fitted.calibration, DEFAULT_TARGET, recalibration.seed))
     for name in bundle.files:
-        _copy(storage.join(bundle.folder, name), storage.join(recalibration.out, name))
+        _copy(bundle.file(name), storage.join(recalibration.out, name))
     _copy_card(bundle.folder, recalibration, len(photos))
     calibrated = {"command": recalibration.command, "tagger": __version__, "photos": len(photos)}
     copy = replace(
         bundle,
+        copies=None,
         calibration=fitted.calibration,
         provenance=bundle.provenance | {"calibrated": calibrated},
         metrics=bundle.metrics | {"calibrated": figures},
@@ -344,10 +355,22 @@ def initial_weights(recipe: Recipe) -> Path | None:
             )
         return Path(bundle.file(WEIGHTS))
     if recipe.init != "imagenet":
-        if not storage.exists(recipe.init):
-            raise UsageError(f"--init {recipe.init}: there is no such file")
-        return Path(recipe.init)
+        return _given_weights(recipe)
     return _download_imagenet(recipe)
+
+
+def _given_weights(recipe: Recipe) -> Path:
+    """The file that --init names; one of a store is copied, since safetensors reads nothing but paths."""
+    try:
+        if not storage.is_file(recipe.init):
+            raise UsageError(f"--init {recipe.init}: there is no such file")
+        if not storage.is_remote(recipe.init):
+            return Path(storage.local_path(recipe.init))
+        file = work_folder(recipe) / "init.safetensors"
+        _copy(recipe.init, str(file))
+    except OSError as error:
+        raise UsageError(f"--init {recipe.init}: {storage.reason(error)}") from None
+    return file
 
 
 def _download_imagenet(recipe: Recipe) -> Path:
@@ -361,7 +384,7 @@ def _download_imagenet(recipe: Recipe) -> Path:
             f"--init imagenet: timm could not download {recipe.backbone} ({type(error).__name__}); "
             "give a safetensors file with --init FILE, or start from the shipped bundle with --init default"
         ) from None
-    file = Path(recipe.out.rstrip("/") + ".work") / "imagenet.safetensors"
+    file = work_folder(recipe) / "imagenet.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(backbone.state_dict(), file)
     return file

@@ -1,8 +1,4 @@
-"""Files by URI: the only module that knows where bytes live.
-
-A reference is a local path, `file://…` or `s3://bucket/key`. Writes are atomic: a reader sees the whole new
-file or none of it, also after a power cut.
-"""
+"""Files of the local file system: atomic, and meant to last through a power cut. References are paths or `file://…`."""
 
 from __future__ import annotations
 
@@ -10,76 +6,18 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import secrets
 import stat
 import time
 from collections.abc import Iterator
 from typing import IO
-from urllib.parse import quote, unquote_to_bytes
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+from tagger.storage.faults import TooLarge
+from tagger.storage.names import join, local_path
+
 _UNFINISHED = ".unfinished-"
 _LOCK_TRIES = 10
 _SECONDS_BETWEEN_TRIES = 0.05
-
-
-class TooLarge(OSError):
-    """A file above the caller's limit; nothing of it was returned."""
-
-
-def is_remote(reference: str) -> bool:
-    """Whether `reference` is a URI of another place than the local file system."""
-    return scheme(reference) not in ("", "file")
-
-
-def scheme(reference: str) -> str:
-    """`s3`, `https`, `file`, … in lower case; empty for a plain path."""
-    match = _SCHEME.match(reference)
-    return match[1].lower() if match else ""
-
-
-def local_path(reference: str) -> str:
-    """The local path of `reference`; `file://` forms are decoded.
-
-    Raises:
-        OSError: the scheme is one this build has no driver for, or the file is on another host.
-    """
-    kind = scheme(reference)
-    if not kind:
-        return reference
-    if kind != "file":
-        raise OSError(errno.EPROTONOSUPPORT, f"{kind}:// is not supported here")
-    host, slash, path = reference[len("file://") :].partition("/")
-    if host.lower() not in ("", "localhost"):
-        raise OSError(errno.EINVAL, f"file:// with the host {host!r} is not on this machine")
-    return os.fsdecode(unquote_to_bytes(slash + path))
-
-
-def join(folder: str, *names: str) -> str:
-    """`folder/name/…` for a local folder or a URI prefix."""
-    if is_remote(folder):
-        return "/".join([folder.rstrip("/"), *names])
-    return os.path.join(folder, *(map(quote, names) if scheme(folder) else names))
-
-
-def parent(reference: str) -> str:
-    """The folder that holds `reference`: a local path, empty for a bare file name, or a URI."""
-    if not is_remote(reference):
-        return os.path.dirname(local_path(reference))
-    start = reference.index("://") + len("://")
-    return reference if "/" not in reference[start:] else reference.rsplit("/", 1)[0]
-
-
-def name(reference: str) -> str:
-    """The last part of `reference`."""
-    plain = reference if is_remote(reference) else local_path(reference)
-    return plain.rstrip("/").rsplit("/", 1)[-1]
-
-
-def reason(error: OSError) -> str:
-    """What went wrong, in a person's words, without the path."""
-    return error.strerror or str(error)
 
 
 def exists(reference: str) -> bool:
@@ -92,14 +30,10 @@ def is_file(reference: str) -> bool:
     return os.path.isfile(local_path(reference))
 
 
-def size(reference: str) -> int:
-    """Size in bytes; raises `OSError` where there is no such file."""
-    return os.stat(local_path(reference)).st_size
-
-
-def etag(reference: str) -> str:
-    """A cheap mark that changes when the file is written again: size and modification time of a local file."""
-    return local_etag(os.stat(local_path(reference)))
+def probe(reference: str) -> tuple[int, str]:
+    """Size in bytes and change mark; raises `OSError` where there is no such file."""
+    status = os.stat(local_path(reference))
+    return status.st_size, local_etag(status)
 
 
 def local_etag(status: os.stat_result) -> str:
