@@ -57,6 +57,7 @@ LAZY = {
     ("model", "tagger.model.onnx_engine"),
     ("model", "tagger.model.torch_engine"),
     ("source", "pillow_heif"),
+    ("tagging", "tagger.source.isolate"),
     ("tagging", "tagger.source.web"),
     ("training", "timm"),
     ("training", "safetensors.torch"),

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from tagger.model.engine import EngineSpec, InputSpec
 from tagger.records import Committed, Shard
 from tagger.results import ResultStore, arrow_schema
 from tagger.schema import Schema
-from tagger.source.decode import decode
+from tagger.source.decode import Decoded, decode
 from tagger.source.fetch import Fetcher, Prober, mask_uri
 from tagger.source.manifest import resolve_uri
 from tagger.tagging.reuse import Known, KnownRows, PhotoFacts, PreviousRun
@@ -68,7 +68,22 @@ Outcome = Seen | Known | ImageError | TaggerError
 """Of one photo. A `TaggerError` is no fault of the photo: its whole shard is given up and tried again."""
 
 
-def look(uri: str, text: str, job: Job, fetch: Fetcher, probe: Prober, previous: PreviousRun | None) -> Outcome:
+class Decoder(Protocol):
+    """`decode`, in this process or in another."""
+
+    def __call__(self, data: bytes, size: int) -> Decoded:
+        """The photo in `data`; raises `ImageError`."""
+
+
+def look(
+    uri: str,
+    text: str,
+    job: Job,
+    fetch: Fetcher,
+    probe: Prober,
+    previous: PreviousRun | None,
+    decoder: Decoder = decode,
+) -> Outcome:
     """Fetch and decode one photo, or find what a previous run says of the same bytes. Never raises.
 
     Args:
@@ -88,7 +103,7 @@ def look(uri: str, text: str, job: Job, fetch: Fetcher, probe: Prober, previous:
             known = previous.find_sha256(sha256)
             if known is not None:
                 return known._replace(etag=fetched.etag)
-        decoded = decode(fetched.data, job.input_spec.size)
+        decoded = decoder(fetched.data, job.input_spec.size)
         facts = PhotoFacts(sha256, len(fetched.data), fetched.etag, decoded.width, decoded.height)
         return Seen(facts, decoded.pixels)
     except (ImageError, TaggerError) as error:

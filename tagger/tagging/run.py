@@ -34,10 +34,11 @@ from tagger.model.engine import EngineSpec
 from tagger.products import combine_products
 from tagger.records import Committed, Shard, ShardFailure
 from tagger.results import ResultStore, RunInfo, RunKey
+from tagger.source.decode import decode
 from tagger.source.fetch import Fetched, Fetcher, PhotoSource
 from tagger.source.manifest import Manifest, ManifestScan, plan_shards, scan_manifest
 from tagger.source.tables import EXTENSIONS
-from tagger.tagging.job import Job, ShardWork, Sources, look
+from tagger.tagging.job import Decoder, Job, ShardWork, Sources, look
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
 from tagger.tagging.reuse import PreviousRun, own_rows
 from tagger.tagging.signals import stop_on_signals
@@ -74,6 +75,7 @@ class RunOptions:
     root: str | None = None
     allow_http: bool = False  # fetch http(s) photos, from public addresses
     allow_private_http: bool = False  # and from private ones
+    isolate: bool = False  # decode in processes of its own
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
     if storage.is_held(out):
         raise LockedError(_HELD.format(out))
     scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, options.keep, options.limit))
-    with _held(out):
+    with _held(out), _decoder(options) as decoder:
         if (summary := _finished(store, key)) is not None:  # by another run, while this one read the manifest
             return RunReport(out, summary, already_complete=True)
         job = _job(options, manifest, bundle, key, out)
@@ -147,7 +149,8 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
             job = replace(job, decide_again_only=True)
         info = _run_info(options, bundle, key, job, scan.rows, store)
         ledger = Ledger.read(info.decisions)
-        sources = Sources(partial(look, job=job, fetch=photos, probe=photos.probe, previous=previous), ledger, previous)
+        looking = partial(look, job=job, fetch=photos, probe=photos.probe, previous=previous, decoder=decoder)
+        sources = Sources(looking, ledger, previous)
         _begin(store, info)
         try:
             commits = _whole_commits(store, stop)
@@ -199,6 +202,17 @@ class _Photos:
         if self._web is not None and storage.scheme(uri) in ("http", "https"):
             return 0, ""
         return self._files.probe(uri)
+
+
+@contextlib.contextmanager
+def _decoder(options: RunOptions) -> Iterator[Decoder]:
+    if not options.isolate:
+        yield decode
+        return
+    from tagger.source.isolate import DecoderProcesses
+
+    with contextlib.closing(DecoderProcesses()) as processes:
+        yield processes
 
 
 def _stoppable(stop: threading.Event, work: Callable[[], _T]) -> _T:
