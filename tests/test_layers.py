@@ -45,7 +45,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "ray": ("tagger.tagging.ray",),
     "boto3": ("tagger.storage",),
     "botocore": ("tagger.storage",),
-    "urllib3": ("tagger.source.web",),
+    "urllib3": ("tagger.source.web", "tagger.source.connections"),
     "yaml": ("tagger.schema",),
     "click": ("tagger.cli",),
     "tqdm": ("tagger.cli",),

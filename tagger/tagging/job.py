@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tagger import storage
 from tagger.errors import ImageError, TaggerError
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
@@ -30,7 +31,7 @@ from tagger.records import Committed, Shard
 from tagger.results import ResultStore, arrow_schema
 from tagger.schema import Schema
 from tagger.source.decode import Decoded, decode
-from tagger.source.fetch import Fetcher, Prober, mask_uri
+from tagger.source.fetch import Fetcher, Prober, mask_text, mask_uri
 from tagger.source.manifest import resolve_uri
 from tagger.tagging.reuse import Known, KnownRows, PhotoFacts, PreviousRun
 
@@ -109,7 +110,8 @@ def look(
     except (ImageError, TaggerError) as error:
         return error
     except Exception as error:  # whatever a photo does, it costs its own row only
-        return ImageError("decoder_crashed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        detail = mask_text(f"{type(error).__name__}: {' '.join(str(error).split())}")[:200]
+        return ImageError("decoder_crashed", detail)
 
 
 @dataclass(frozen=True)
@@ -335,9 +337,14 @@ def _table(
         stored = work.embeddings if work.embeddings is not None else np.zeros((len(work.uris), 0), np.float32)
         columns["embedding"] = _lists(stored, work.slot_of_row, ok)
     for position, column in enumerate(job.keep):
-        columns[f"manifest_{column}"] = [_text(item.extra[position]) for item in items]
+        columns[f"manifest_{column}"] = [_kept(item.extra[position]) for item in items]
     schema = arrow_schema(job.schema, job.keep, job.embeddings, job.bundle_id)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _kept(cell: str | None) -> str | None:
+    """A kept cell; one that is a URL is masked like the photo's own, which it may well be."""
+    return _text(mask_uri(cell) if cell and storage.scheme(cell.lstrip()) else cell)
 
 
 def _text(text: str | None) -> str | None:
