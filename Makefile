@@ -8,6 +8,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 SERVE_VENV ?= .venv-serve
 DEMO := demo-catalogue
+MINUTES ?= 5
 
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 
@@ -33,6 +34,10 @@ test: $(VENV)/.installed ## Run the tests with coverage; below 90 % they fail
 test-services: $(VENV)/.installed ## Run the suites with real services (Debian packages: tests/services/packages.txt)
 	@$(VENV)/bin/python -m pytest tests/services
 
+.PHONY: fuzz
+fuzz: $(VENV)/.installed ## Try hostile input of every kind for MINUTES (5); what breaks something is kept in fuzz-found/
+	@$(VENV)/bin/python fuzz/fuzz.py --minutes $(MINUTES)
+
 .PHONY: lint
 lint: $(VENV)/.installed ## Check style and format
 	@$(VENV)/bin/ruff check .
@@ -54,7 +59,7 @@ wheel: $(SERVE_VENV)/.installed ## Build the wheel into dist/
 
 .PHONY: clean
 clean: ## Remove what was built, drawn and cached; the virtual environments stay
-	@rm -rf build dist $(DEMO) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf build dist $(DEMO) fuzz-found .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find tagger schemas tests jobs -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: distclean

@@ -45,7 +45,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "ray": ("tagger.tagging.ray",),
     "boto3": ("tagger.storage",),
     "botocore": ("tagger.storage",),
-    "urllib3": ("tagger.source.web", "tagger.storage"),
+    "urllib3": ("tagger.source.web", "tagger.source.connections", "tagger.storage"),
     "yaml": ("tagger.schema",),
     "click": ("tagger.cli",),
     "tqdm": ("tagger.cli",),
@@ -59,6 +59,7 @@ LAZY = {
     ("source", "pillow_heif"),
     ("storage", "tagger.storage.lease"),  # these two load boto3
     ("storage", "tagger.storage.s3"),
+    ("tagging", "tagger.source.isolate"),
     ("tagging", "tagger.source.web"),
     ("training", "timm"),
     ("training", "safetensors.torch"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import traceback
 
@@ -64,17 +65,33 @@ def main() -> None:
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except click.ClickException as error:
-        error.show()
+        click.echo(_masked(_shown(error)), err=True, nl=False)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("tagger: interrupted", err=True)
         code = 75
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            click.echo(_masked(traceback.format_exc()), err=True, nl=False)
         message, code = _explain(error)
-        click.echo(f"tagger: {message}", err=True)
+        click.echo(f"tagger: {_masked(message)}", err=True)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _shown(error: click.ClickException) -> str:
+    """What click prints of a wrong option."""
+    text = io.StringIO()
+    error.show(text)
+    return text.getvalue()
+
+
+def _masked(text: str) -> str:
+    """`text` without the secrets of the URLs in it: options and manifests hold signed ones."""
+    if "://" not in text:
+        return text
+    from tagger.source.fetch import mask_text  # here: help must not wait for it
+
+    return mask_text(text)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

@@ -41,6 +41,7 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
 @click.option("--allow-http", is_flag=True, help="Fetch http(s) photos too, from public addresses only.")
 @click.option("--allow-private-http", is_flag=True, help="Fetch http(s) photos from private addresses as well.")
 @click.option("--no-lock", "lock", flag_value=False, default=True, help="Do not keep other runs out of OUT.")
+@click.option("--isolate", is_flag=True, help="Decode in processes of its own: a codec that crashes costs one row.")
 @click.option("--executor", type=click.Choice(["local"]), default="local", help="Where shards are worked on.")
 @as_json
 @example("tagger run manifest.csv --out tags/2026-01-31 --reuse tags/2026-01-30 --decisions decisions")

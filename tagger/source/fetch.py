@@ -210,6 +210,14 @@ def mask_uri(uri: str) -> str:
     return "".join([start, separator, first, *map(_mask_parameter, parts)])
 
 
+_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*")
+
+
+def mask_text(text: str) -> str:
+    """`text`, such as an error or a traceback, with every URL in it masked as `mask_uri` does."""
+    return _URL_IN_TEXT.sub(lambda match: mask_uri(match[0]), text)
+
+
 def _mask_parameter(part: str) -> str:
     equals = _EQUALS.search(part)
     if equals is None:

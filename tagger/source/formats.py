@@ -27,7 +27,8 @@ from tagger.errors import ImageError
 
 # Bounds on what costs much for few bytes; real files are far below.
 _MAX_SEGMENTS = 10_000  # of metadata: every JPEG segment, every PNG chunk
-_MAX_SCANS = 500  # of a progressive JPEG: each is a pass over all pixels
+_MAX_SCANS = 500  # of a progressive JPEG: each is a pass over all pixels, 15 ns a pixel
+_MAX_SCANNED_PIXELS = 1 << 31  # pixels × scans of a progressive JPEG: 32 scans of the largest; encoders make 10 to 20
 _MAX_STRIPS = 1 << 18  # of a TIFF: Pillow makes an object of each before the size is known
 
 
@@ -93,7 +94,7 @@ def _jpeg_essentials(data: bytes, max_pixels: int) -> tuple[bytes, bytes]:
     """A JPEG without application segments, but for JFIF and Adobe: they say how its colours are stored."""
     data = data.rstrip(b"\x00")  # the unwritten end of a file of reserved length; it would decode as grey
     cuts: list[tuple[int, int]] = []
-    exif, progressive, at = b"", False, 2
+    exif, scanned, at = b"", 0, 2  # scanned: pixels that each scan of a progressive JPEG goes over
     for _ in range(_MAX_SEGMENTS):
         if not (found := _JPEG_MARKER.search(data, at)):
             raise _truncated("JPEG")
@@ -105,8 +106,8 @@ def _jpeg_essentials(data: bytes, max_pixels: int) -> tuple[bytes, bytes]:
         if max(end, start + 4) > len(data):
             raise _truncated("JPEG")
         if marker == 0xDA:
-            if progressive and data.count(b"\xff\xda", start) > _MAX_SCANS:
-                raise ImageError("corrupt", f"the progressive JPEG has more than {_MAX_SCANS} scans")
+            if scanned and data.count(b"\xff\xda", start) > (most := _most_scans(scanned)):
+                raise ImageError("corrupt", f"the progressive JPEG has more than {most} scans")
             return _without(data, cuts), exif
         keep = not (0xE0 <= marker <= 0xEF or marker == 0xFE)
         if marker == 0xE0:
@@ -118,11 +119,16 @@ def _jpeg_essentials(data: bytes, max_pixels: int) -> tuple[bytes, bytes]:
         elif marker in (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF):
             raise ImageError("unsupported_format", "lossless and hierarchical JPEG are not supported")
         elif marker in (0xC2, 0xCA):
-            progressive = True
+            height, width = (int.from_bytes(data[i : i + 2], "big") for i in (start + 5, start + 7))
+            scanned = min(max(1, height * width), max_pixels)  # more are refused for their number soon
         if start > at or not keep:
             cuts.append((at, start if keep else end))
         at = end
     raise ImageError("corrupt", f"the JPEG has more than {_MAX_SEGMENTS:,} segments before its image")
+
+
+def _most_scans(pixels: int) -> int:
+    return min(_MAX_SCANS, _MAX_SCANNED_PIXELS // pixels)
 
 
 def _png_essentials(data: bytes, max_pixels: int) -> tuple[bytes, bytes]:

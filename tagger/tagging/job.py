@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tagger import storage
 from tagger.errors import ImageError, TaggerError
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
@@ -30,8 +31,8 @@ from tagger.model.engine import EngineSpec, InputSpec
 from tagger.records import Committed, Shard
 from tagger.results import ResultStore, arrow_schema
 from tagger.schema import Schema
-from tagger.source.decode import decode
-from tagger.source.fetch import Fetcher, Prober, mask_uri
+from tagger.source.decode import Decoded, decode
+from tagger.source.fetch import Fetcher, Prober, mask_text, mask_uri
 from tagger.source.manifest import resolve_uri
 from tagger.tagging.reuse import Known, KnownRows, PhotoFacts, PreviousRun
 
@@ -69,6 +70,13 @@ Outcome = Seen | Known | ImageError | TaggerError
 """Of one photo. A `TaggerError` is no fault of the photo: its whole shard is given up and tried again."""
 
 
+class Decoder(Protocol):
+    """`decode`, in this process or in another."""
+
+    def __call__(self, data: bytes, size: int) -> Decoded:
+        """The photo in `data`; raises `ImageError`."""
+
+
 def look(
     uri: str,
     text: str,
@@ -77,6 +85,7 @@ def look(
     probe: Prober,
     previous: PreviousRun | None,
     decoding: AbstractContextManager[object],
+    decoder: Decoder = decode,
 ) -> Outcome:
     """Fetch and decode one photo, or find what a previous run says of the same bytes. Never raises.
 
@@ -99,13 +108,14 @@ def look(
             if known is not None:
                 return known._replace(etag=fetched.etag)
         with decoding:
-            decoded = decode(fetched.data, job.input_spec.size)
+            decoded = decoder(fetched.data, job.input_spec.size)
         facts = PhotoFacts(sha256, len(fetched.data), fetched.etag, decoded.width, decoded.height)
         return Seen(facts, decoded.pixels)
     except (ImageError, TaggerError) as error:
         return error
     except Exception as error:  # whatever a photo does, it costs its own row only
-        return ImageError("decoder_crashed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        detail = mask_text(f"{type(error).__name__}: {' '.join(str(error).split())}")[:200]
+        return ImageError("decoder_crashed", detail)
 
 
 @dataclass(frozen=True)
@@ -331,9 +341,14 @@ def _table(
         stored = work.embeddings if work.embeddings is not None else np.zeros((len(work.uris), 0), np.float32)
         columns["embedding"] = _lists(stored, work.slot_of_row, ok)
     for position, column in enumerate(job.keep):
-        columns[f"manifest_{column}"] = [_text(item.extra[position]) for item in items]
+        columns[f"manifest_{column}"] = [_kept(item.extra[position]) for item in items]
     schema = arrow_schema(job.schema, job.keep, job.embeddings, job.bundle_id)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _kept(cell: str | None) -> str | None:
+    """A kept cell; one that is a URL is masked like the photo's own, which it may well be."""
+    return _text(mask_uri(cell) if cell and storage.scheme(cell.lstrip()) else cell)
 
 
 def _text(text: str | None) -> str | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tagger import __version__, storage
 from tagger.errors import (
@@ -35,13 +35,17 @@ from tagger.model.engine import EngineSpec
 from tagger.products import combine_products
 from tagger.records import Committed, Shard, ShardFailure
 from tagger.results import ResultStore, RunInfo, RunKey
-from tagger.source.fetch import Fetched, Fetcher, PhotoSource
+from tagger.source.decode import decode
+from tagger.source.fetch import Fetched, PhotoSource
 from tagger.source.manifest import Manifest, ManifestScan, plan_shards, scan_manifest
 from tagger.source.tables import EXTENSIONS
-from tagger.tagging.job import Job, ShardWork, Sources, look
+from tagger.tagging.job import Decoder, Job, ShardWork, Sources, look
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
 from tagger.tagging.reuse import PreviousRun, own_rows
 from tagger.tagging.signals import stop_on_signals
+
+if TYPE_CHECKING:
+    from tagger.source.web import WebSource
 
 __all__ = ["Progress", "RunOptions", "RunReport", "default_out", "run_tagging", "stop_on_signals"]
 
@@ -78,6 +82,7 @@ class RunOptions:
     allow_http: bool = False  # fetch http(s) photos, from public addresses
     allow_private_http: bool = False  # and from private ones
     lock: bool = True  # keep other runs out of OUT
+    isolate: bool = False  # decode in processes of its own
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
     if options.lock and not storage.is_remote(out) and storage.is_held(out):  # a lease must be watched: see below
         raise LockedError(_HELD.format(out))
     scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, options.keep, options.limit))
-    with _held(options, out, stop) as lease:
+    with _held(options, out, stop) as lease, contextlib.closing(photos), _decoder(options) as decoder:
         store = ResultStore(out, lease)
         if (summary := _finished(store, key)) is not None:  # by another run, while this one read the manifest
             return RunReport(out, summary, already_complete=True)
@@ -153,8 +158,10 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
         info = _run_info(options, bundle, key, job, scan.rows, store)
         ledger = Ledger.read(info.decisions)
         decoding = threading.BoundedSemaphore(max(2, len(os.sched_getaffinity(0))))
-        look_at = partial(look, job=job, fetch=photos, probe=photos.probe, previous=previous, decoding=decoding)
-        sources = Sources(look_at, ledger, previous)
+        looking = partial(
+            look, job=job, fetch=photos, probe=photos.probe, previous=previous, decoding=decoding, decoder=decoder
+        )
+        sources = Sources(looking, ledger, previous)
         _begin(store, info)
         try:
             commits = _whole_commits(store, stop)
@@ -192,7 +199,7 @@ class _Photos:
 
     def __init__(self, options: RunOptions) -> None:
         self._files = PhotoSource(options.root)
-        self._web: Fetcher | None = None
+        self._web: WebSource | None = None
         if options.allow_http or options.allow_private_http:
             from tagger.source.web import WebSource
 
@@ -204,10 +211,26 @@ class _Photos:
         return self._files(uri)
 
     def probe(self, uri: str) -> tuple[int, str]:
-        """Size in bytes and change mark; of a photo from the web nothing is known before it is read."""
+        """Size in bytes and change mark, without the photo."""
         if self._web is not None and storage.scheme(uri) in ("http", "https"):
-            return 0, ""
+            return self._web.probe(uri)
         return self._files.probe(uri)
+
+    def close(self) -> None:
+        """Close the connections to the web."""
+        if self._web is not None:
+            self._web.close()
+
+
+@contextlib.contextmanager
+def _decoder(options: RunOptions) -> Iterator[Decoder]:
+    if not options.isolate:
+        yield decode
+        return
+    from tagger.source.isolate import DecoderProcesses
+
+    with contextlib.closing(DecoderProcesses()) as processes:
+        yield processes
 
 
 def _stoppable(stop: threading.Event, work: Callable[[], _T]) -> _T:

@@ -374,6 +374,13 @@ def _jpeg_damage() -> Iterator[Case]:
     yield Case("jpeg_bomb_progressive", _with_frame(progressive, size=(65535, 65535)), "too_many_pixels")
     many = progressive[:-2] + segment(0xDA, b"\x01\x01\x00\x00\x00\x00") * 600 + b"\xff\xd9"
     yield Case("jpeg_bomb_of_scans", many, "corrupt")
+    # 64 megapixels, each scan a fifth of a second for 120 bytes
+    table = segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\xe0")
+    refining = segment(0xDA, b"\x01\x01\x00\x01\x3f\x10") + bytes(120)
+    yield Case("jpeg_bomb_of_large_scans", large_progressive()[:-2] + table + refining * 30 + b"\xff\xd9", "corrupt")
+    yield Case(
+        "jpeg_many_small_scans", progressive[:-2] + segment(0xDA, b"\x01\x01\x00\x00\x00\x00") * 90 + b"\xff\xd9", "ok"
+    )
     yield Case("jpeg_12_bit", _with_frame(plain, 0xC1, bits=12), "unsupported_format")
     yield Case("jpeg_lossless", _with_frame(plain, 0xC3), "unsupported_format")
     yield Case("jpeg_hierarchical", _with_frame(plain, 0xC5), "unsupported_format")
@@ -391,6 +398,12 @@ def _jpeg_damage() -> Iterator[Case]:
     # no browser shows these, and no reader but a guess could
     yield Case("jpeg_garbage_before_start", b"\r\n" + plain, "not_an_image")
     yield Case("jpeg_byte_order_mark_before_start", b"\xef\xbb\xbf" + plain, "not_an_image")
+
+
+def large_progressive() -> bytes:
+    """A small progressive JPEG that says it is of 8,000 × 8,000 pixels."""
+    small = encode(Image.new("L", (16, 16), 99), "JPEG", progressive=True)
+    return _with_frame(small, size=(8000, 8000))
 
 
 def shows_size(size: tuple[int, int]) -> Callable[[DecodedPhoto], None]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tagger.errors import ImageError
+from tagger.source.politeness import Pace
 from tagger.source.web import IPAddress, WebLimits, WebSource, is_public
 
 BODY = b"\xff\xd8\xff" + b"x" * 5000
@@ -22,6 +25,7 @@ class Site:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []  # path, Host header
+        self.methods: list[str] = []
         self.answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
         site = self
 
@@ -29,8 +33,12 @@ class Site:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
                 site.requests.append((self.path, self.headers.get("Host", "")))
-                site.answers.get(self.path.partition("?")[0], photo)(self)
+                site.methods.append(self.command)
+                site.answers.get(f"HEAD {path}" if self.command == "HEAD" else path, photo)(self)
+
+            do_HEAD = do_GET  # noqa: N815
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -48,7 +56,8 @@ def photo(handler: BaseHTTPRequestHandler) -> None:
     handler.send_header("Content-Length", str(len(BODY)))
     handler.send_header("ETag", '"abc"')
     handler.end_headers()
-    handler.wfile.write(BODY)
+    if handler.command != "HEAD":
+        handler.wfile.write(BODY)
 
 
 def status(code: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
@@ -74,8 +83,28 @@ def only_this_loopback(address: IPAddress) -> bool:
     return str(address) == "127.0.0.1"
 
 
-def source(**limits: float) -> WebSource:
-    return WebSource(WebLimits(**limits), allowed=only_this_loopback, sleep=lambda seconds: None)  # type: ignore[arg-type]
+class Clock:
+    """Real time, and what was slept, which costs none."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+        self._ahead = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._ahead += seconds
+
+
+IMPATIENT = Pace(patience=0)
+
+
+def source(clock: Clock | None = None, pace: Pace = IMPATIENT, **limits: float) -> WebSource:
+    clock = clock or Clock()
+    settings = WebLimits(pace=pace, **limits)  # type: ignore[arg-type]
+    return WebSource(settings, allowed=only_this_loopback, clock=clock.now, sleep=clock.sleep)
 
 
 def kind_of(fetch: Callable[[str], object], uri: str) -> str:
@@ -148,6 +177,22 @@ HOSTILE = [
     "http://[fe80::1]/a.jpg",
     "http://[fe80::1%25eth0]/a.jpg",
     "http://[ff02::1]/a.jpg",
+    "http://[fec0::1]/a.jpg",
+    "http://[::ffff:0:127.0.0.1]/a.jpg",
+    "http://[64:ff9b:1:7f00:1::808:808]/a.jpg",
+    "http://[64:ff9b:1::808:808]/a.jpg",
+    "http://[2001:4860:4860::5efe:7f00:1]/a.jpg",
+    "http://[2001:4860:4860:0:200:5efe:a00:1]/a.jpg",
+    "http://[3fff::1]/a.jpg",
+    "http://192.0.0.8/a.jpg",
+    "http://0x7f.1/a.jpg",
+    "http://127.0.0.1./a.jpg",
+    "http://0300.0250.0.1/a.jpg",
+    "https://127.0.0.1/a.jpg",
+    "HTTP://127.0.0.1:22/a.jpg",
+    "http://127.0.0.1#@shop.example/a.jpg",
+    "http://127.0.0.1?@shop.example/a.jpg",
+    "http://user:pass@shop.example/a.jpg",
     "http://localhost/a.jpg",
     "http://localhost./a.jpg",
     "http://LOCALHOST/a.jpg",
@@ -229,17 +274,127 @@ def test_answers_are_told_apart_and_passing_ones_tried_again(site: Site, code: i
     assert len(site.requests) == tries
 
 
+def throttle(times: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    """An answer that turns the first requests away."""
+    left = [times]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        left[0] -= 1
+        (status(429, **headers) if left[0] >= 0 else photo)(handler)
+
+    return answer
+
+
 def test_retry_after_is_heeded(site: Site) -> None:
-    slept: list[float] = []
-
-    def throttle_once(handler: BaseHTTPRequestHandler) -> None:
-        (status(429, Retry_After="7") if len(site.requests) == 1 else photo)(handler)
-
-    site.answers["/photo.jpg"] = throttle_once
-    web = WebSource(allowed=only_this_loopback, sleep=slept.append)
+    site.answers["/photo.jpg"] = throttle(1, Retry_After="7")
+    clock = Clock()
+    web = source(clock)
     assert web(site.url()).data == BODY
     web.close()
-    assert slept == [7.0]
+    assert clock.slept == [pytest.approx(7, abs=0.5)]
+
+
+def test_retry_after_may_be_a_date(site: Site) -> None:
+    site.answers["/photo.jpg"] = throttle(1, Retry_After=formatdate(time.time() + 20, usegmt=True))
+    clock = Clock()
+    web = source(clock)
+    assert web(site.url()).data == BODY
+    web.close()
+    assert clock.slept == [pytest.approx(20, abs=2)]
+
+
+@pytest.mark.parametrize("wish", ["999999999", "Fri, 31 Dec 9999 23:59:59 GMT", "-5", "soon", "1e9", ""])
+def test_no_retry_after_holds_a_run_for_ever(site: Site, wish: str) -> None:
+    site.answers["/photo.jpg"] = throttle(1, Retry_After=wish)
+    clock = Clock()
+    web = source(clock)
+    assert web(site.url()).data == BODY
+    web.close()
+    assert sum(clock.slept) <= 60
+
+
+def test_a_pause_that_a_host_asks_for_is_every_threads(site: Site) -> None:
+    site.answers["/photo.jpg"] = throttle(1, Retry_After="30")
+    clock = Clock()
+    web = source(clock, Pace())
+    web(site.url())
+    host = web._hosts.get("127.0.0.1")
+    host.throttled(25.0)
+    clock.slept.clear()
+    assert web(site.url("/another.jpg")).data == BODY
+    web.close()
+    assert clock.slept[0] == pytest.approx(25, abs=0.5)
+
+
+def test_pauses_grow_vary_and_cost_a_photo_none_of_its_time(site: Site) -> None:
+    site.answers["/photo.jpg"] = throttle(7)
+    clock = Clock()
+    web = source(clock, Pace(), total_seconds=5)
+    assert web(site.url()).data == BODY  # after far more than 5 s, had they passed
+    web.close()
+    pauses = [seconds for seconds in clock.slept if seconds > 0.1]
+    assert len(pauses) == 7
+    for n, seconds in enumerate(pauses, 1):
+        assert 0.2 * 2**n < seconds <= min(60, 0.5 * 2**n)
+    assert len(set(pauses)) == 7
+
+
+def test_a_host_that_only_throttles_is_given_up_and_asked_again_after_its_pause(site: Site) -> None:
+    site.answers["/photo.jpg"] = status(503, Retry_After="40")
+    clock = Clock()
+    web = source(clock, Pace(patience=100))
+    assert kind_of(web, site.url()) == "throttled"
+    assert 3 <= len(site.requests) <= 5
+    asked = len(site.requests)
+    for n in range(50):
+        assert kind_of(web, site.url(f"/{n}.jpg")) == "throttled"
+    assert len(site.requests) == asked  # nobody waited, and nobody asked
+    clock.sleep(61)
+    site.answers.clear()
+    assert web(site.url()).data == BODY
+    assert web(site.url("/0.jpg")).data == BODY
+    web.close()
+
+
+def test_after_a_host_throttled_requests_keep_a_distance_that_closes_again(site: Site) -> None:
+    site.answers["/photo.jpg"] = throttle(3, Retry_After="1")
+    clock = Clock()
+    web = source(clock, Pace(answers_to_recover=5))
+    web(site.url())
+    clock.slept.clear()
+    for _ in range(5):
+        web(site.url("/other.jpg"))
+    spaced = sum(clock.slept)
+    assert spaced > 0.2
+    for _ in range(30):
+        web(site.url("/other.jpg"))
+    clock.slept.clear()
+    for _ in range(10):
+        web(site.url("/other.jpg"))
+    web.close()
+    assert clock.slept == []
+
+
+def test_head_tells_size_and_mark_without_the_photo(site: Site) -> None:
+    web = source()
+    assert web.probe(site.url()) == (len(BODY), '"abc"')
+    assert site.methods == ["HEAD"]
+    assert (len(web(site.url()).data), web(site.url()).etag) == web.probe(site.url())
+    web.close()
+
+
+def test_a_host_that_refuses_head_is_asked_once(site: Site) -> None:
+    site.answers["HEAD /photo.jpg"] = status(403)
+    web = source()
+    assert [web.probe(site.url()) for _ in range(3)] == [(0, "")] * 3
+    assert site.methods == ["HEAD"]
+    assert web(site.url()).data == BODY
+    web.close()
+
+
+@pytest.mark.parametrize("uri", ["http://169.254.169.254/latest", "http://[::1]/a.jpg", "ftp://shop/a", "http://"])
+def test_a_probe_is_checked_like_any_request(uri: str) -> None:
+    assert WebSource().probe(uri) == (0, "")
 
 
 def test_too_large_is_refused_from_the_header_and_from_the_bytes(site: Site) -> None:
@@ -299,6 +454,31 @@ def test_slow_bytes_end_at_the_time_cap(site: Site) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_host_that_drips_its_header_or_its_handshake_ends_at_the_time_cap(scheme: str) -> None:
+    """Every byte begins the socket's own time-out anew; only the watch ends this."""
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        answer = b"HTTP/1.1 200 OK\r\nX: " if scheme == "http" else b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(answer)
+            while not over.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        web = source(read_seconds=5, total_seconds=0.5)
+        started = time.monotonic()
+        assert kind_of(web, f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/a.jpg") == "timeout"
+        assert time.monotonic() - started < 4
+        over.set()
+        thread.join()
+        web.close()
+
+
 def test_a_silent_host_is_a_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         web = source(read_seconds=0.2, total_seconds=1, attempts=2)
@@ -346,7 +526,7 @@ def test_one_host_is_asked_a_bounded_number_of_times_at_once(site: Site) -> None
         photo(handler)
 
     site.answers["/photo.jpg"] = slow
-    web = source(per_host=2)
+    web = source(pace=Pace(at_once=2))
     threads = [threading.Thread(target=web, args=(site.url(),)) for _ in range(8)]
     for thread in threads:
         thread.start()
