@@ -1,9 +1,8 @@
 """Several photos of one item combined into one row.
 
-Scores of an item's photos are averaged in log space (a geometric mean of the probabilities) and decided as one photo's
-are; photos that are each accepted with another value disagree, which sends the tag to review. What a person decided for
-any photo of the item holds for the item; where people decided only on photos that the item no longer has, the tag goes
-to review as `photo_changed`.
+Scores of an item's photos are pooled (`model/pooling.py`) and decided as one photo's are; photos that are each accepted
+with another value disagree, which sends the tag to review. What a person decided for any photo of the item holds for
+the item; where people decided only on photos that the item no longer has, the tag goes to review as `photo_changed`.
 
 Rows are spread over buckets on disk by a hash of the item id, so that memory holds one bucket, however many items.
 """
@@ -33,6 +32,7 @@ from tagger.model.confidence import (
     Calibration,
     decide,
 )
+from tagger.model.pooling import pool_scores
 from tagger.results import ResultStore, RunInfo
 from tagger.schema import Schema
 
@@ -121,15 +121,9 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
 
     values = table.column("scores").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     logits = values.reshape(-1, schema.n_scores).astype(np.float32)
-    pooled = np.zeros((n, schema.n_scores), np.float64)
-    np.add.at(pooled, group[ok], _log_probabilities(logits, schema))
-    single = n_ok == 1
-    pooled /= np.maximum(n_ok, 1)[:, None]
-    pooled32 = pooled.astype(np.float32)
-    first_ok = np.full(n, -1)
-    first_ok[group[ok][::-1]] = np.arange(len(logits))[::-1]
-    pooled32[single] = logits[first_ok[single]]  # bit for bit the photo's own scores
-    decided = decide(pooled32, schema, calibration, target)
+    fresh = _first_of_each_photo(group[ok], table.column("image_sha256").filter(ok))
+    pooled = pool_scores(logits[fresh], group[ok][fresh].astype(np.int64), n, schema, calibration)
+    decided = decide(pooled, schema, calibration, target)
     by_photo = decide(logits, schema, calibration, target)
 
     seen = n_ok > 0
@@ -158,7 +152,7 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
         subjects = [
             Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, schema, ledger)) for i in chosen
         ]
-        for item, final in zip(chosen, final_tags(pooled32[chosen], subjects, info, ledger), strict=True):
+        for item, final in zip(chosen, final_tags(pooled[chosen], subjects, info, ledger), strict=True):
             _overlay(columns, reasons, item, final)
     columns["needs_review"] = [bool(listed) for listed in reasons]
     columns["review_reasons"] = reasons
@@ -166,14 +160,11 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
     return pa.table([pa.array(columns[field.name], field.type) for field in arrow], schema=arrow)
 
 
-def _log_probabilities(logits: npt.NDArray[np.float32], schema: Schema) -> npt.NDArray[np.float64]:
-    """Uncalibrated log-probabilities, so that a photo with large logits does not outweigh the others."""
-    result = np.empty(logits.shape, np.float64)
-    for part in schema.slices.values():
-        block = logits[:, part].astype(np.float64)
-        shifted = block - block.max(axis=1, keepdims=True)
-        result[:, part] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
+def _first_of_each_photo(group: npt.NDArray[Any], sha256: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Positions of an item's different photos: bytes that stand in two of its rows are one photo."""
+    photo = sha256.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    _, first = np.unique(group.astype(np.int64) * max(1, len(photo)) + photo, return_index=True)
+    return np.sort(first)
 
 
 def _disagree(
