@@ -1,8 +1,9 @@
 """Several photos of one item combined into one row.
 
-Scores of an item's photos are pooled (`model/pooling.py`) and decided as one photo's are; photos that are each accepted
-with another value disagree, which sends the tag to review. What a person decided for any photo of the item holds for
-the item; where people decided only on photos that the item no longer has, the tag goes to review as `photo_changed`.
+Scores of an item's photos are pooled (`model/pooling.py`) and decided as one photo's are. Photos that are each accepted
+with another value disagree, which sends the tag to review, and so does a shop's own word that contradicts it
+(`compare.py`). What a person decided for any photo of the item holds for the item; where people decided only on photos
+that the item no longer has, the tag goes to review as `photo_changed`.
 
 Rows are spread over buckets on disk by a hash of the item id, so that memory holds one bucket, however many items.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tagger.compare import OTHER, Comparison, parse_comparisons
 from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
@@ -29,6 +31,7 @@ from tagger.model.confidence import (
     NOT_APPLICABLE,
     REASONS,
     REVIEW,
+    AttributeDecisions,
     Calibration,
     decide,
 )
@@ -67,15 +70,17 @@ def combine_products(
     Args:
         checkpoint: called now and then; whatever it raises ends the work.
     """
+    comparisons = parse_comparisons(info.key.compare, info.schema)
+    columns = [*_COLUMNS, *dict.fromkeys(f"manifest_{comparison.column}" for comparison in comparisons)]
     rows = sum(committed.rows for committed in store.commits().values())
     buckets = min(MAX_BUCKETS, max(1, -(-rows // rows_per_bucket)))
     if buckets == 1:
-        tables = list(store.parts(_COLUMNS))
+        tables = list(store.parts(columns))
         if tables:
             yield _combine(pa.concat_tables(tables), info, ledger)
         return
     with tempfile.TemporaryDirectory(prefix="tagger-products-") as folder:
-        _spill(store, Path(folder), buckets, checkpoint)
+        _spill(store, columns, Path(folder), buckets, checkpoint)
         for bucket in range(buckets):
             checkpoint()
             file = Path(folder) / f"{bucket}.arrow"
@@ -85,13 +90,15 @@ def combine_products(
                 file.unlink()
 
 
-def _spill(store: ResultStore, folder: Path, buckets: int, checkpoint: Callable[[], None]) -> None:
+def _spill(
+    store: ResultStore, columns: Sequence[str], folder: Path, buckets: int, checkpoint: Callable[[], None]
+) -> None:
     """Spread the rows over one Arrow stream per bucket."""
     writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
     try:
-        for table in store.parts(_COLUMNS):
+        for table in store.parts(columns):
             checkpoint()
-            table = table.select(_COLUMNS).replace_schema_metadata(None)
+            table = table.select(columns).replace_schema_metadata(None)
             bucket_of = _hash_buckets(table.column("item_id"), buckets)
             for bucket in np.unique(bucket_of):
                 part = table.take(np.flatnonzero(bucket_of == bucket))
@@ -126,6 +133,10 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
     decided = decide(pooled, schema, calibration, target)
     by_photo = decide(logits, schema, calibration, target)
 
+    contradicted = {
+        comparison.attribute.name: _contradicted(comparison, table, group, ok, decided[comparison.attribute.name])
+        for comparison in parse_comparisons(info.key.compare, schema)
+    }
     seen = n_ok > 0
     reasons: list[list[str]] = [[] for _ in item_ids]
     columns: dict[str, Any] = {"item_id": item_ids, "n_photos": n_photos, "n_ok": n_ok}
@@ -134,11 +145,12 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
         name = attribute.name
         tags, photos = decided[name], by_photo[name]
         disagreement = _disagree(group[ok], photos.best, photos.decision == ACCEPTED, n)
+        disputed = disagreement | contradicted.get(name, np.zeros(n, bool))
         parent_in_doubt = in_doubt[attribute.parent] if attribute.parent is not None else np.zeros(n, bool)
-        decision = np.where((disagreement | parent_in_doubt) & (tags.decision == ACCEPTED), REVIEW, tags.decision)
+        decision = np.where((disputed | parent_in_doubt) & (tags.decision == ACCEPTED), REVIEW, tags.decision)
         in_doubt[name] = seen & (decision == REVIEW)
         for i in np.flatnonzero(in_doubt[name]):
-            why = DISAGREEMENT if disagreement[i] else REASONS[tags.reason[i] or LOW_CONFIDENCE]
+            why = DISAGREEMENT if disputed[i] else REASONS[tags.reason[i] or LOW_CONFIDENCE]
             reasons[i].append(f"{name}:{why}")
         absent = ~seen | (decision == NOT_APPLICABLE)
         best = np.array(attribute.value_names, dtype=object)[tags.best]
@@ -150,7 +162,8 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
         photos_of = _photos_of(table, group, ok, item_ids, ledger)
         chosen = list(photos_of)
         subjects = [
-            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, schema, ledger)) for i in chosen
+            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, schema, contradicted, ledger))
+            for i in chosen
         ]
         for item, final in zip(chosen, final_tags(pooled[chosen], subjects, info, ledger), strict=True):
             _overlay(columns, reasons, item, final)
@@ -179,6 +192,21 @@ def _disagree(
     return result
 
 
+def _contradicted(
+    comparison: Comparison,
+    table: pa.Table,
+    group: npt.NDArray[Any],
+    ok: npt.NDArray[np.bool_],
+    tags: AttributeDecisions,
+) -> npt.NDArray[np.bool_]:
+    """Items whose accepted tag the shop's own word in any of their rows contradicts, (items,)."""
+    cells = table.column(f"manifest_{comparison.column}").filter(ok).to_pylist()
+    verdicts = comparison.verdicts(cells, tags.best[group[ok]])
+    result: npt.NDArray[np.bool_] = np.bincount(group[ok][verdicts == OTHER], minlength=len(tags.best)) > 0
+    result &= tags.decision == ACCEPTED
+    return result
+
+
 def _photos_of(
     table: pa.Table, group: npt.NDArray[Any], ok: npt.NDArray[np.bool_], item_ids: Sequence[str], ledger: Ledger
 ) -> dict[int, list[str]]:
@@ -193,15 +221,20 @@ def _photos_of(
 
 
 def _doubts(
-    i: int, photos: Sequence[str], columns: dict[str, Any], schema: Schema, ledger: Ledger
+    i: int,
+    photos: Sequence[str],
+    columns: dict[str, Any],
+    schema: Schema,
+    contradicted: Mapping[str, npt.NDArray[np.bool_]],
+    ledger: Ledger,
 ) -> dict[str, list[str]]:
     """attribute → reasons to look at product number `i`, besides the model's doubt."""
     doubts: dict[str, list[str]] = {}
-    for attribute in schema.attributes:
-        if columns[f"{attribute.name}_disagreement"][i]:
-            doubts.setdefault(attribute.name, []).append(DISAGREEMENT)
-        if ledger.photo_changed(columns["item_id"][i], photos, attribute.name):
-            doubts.setdefault(attribute.name, []).append(PHOTO_CHANGED)
+    for name in schema.by_name:
+        if columns[f"{name}_disagreement"][i] or (name in contradicted and contradicted[name][i]):
+            doubts.setdefault(name, []).append(DISAGREEMENT)
+        if ledger.photo_changed(columns["item_id"][i], photos, name):
+            doubts.setdefault(name, []).append(PHOTO_CHANGED)
     return doubts
 
 

@@ -46,7 +46,7 @@ class Calibration:
     vetoed: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     # ^ target → attribute → values that are always reviewed
     pooling: Mapping[str, float] = field(default_factory=dict)
-    # ^ attribute → exponent of the effective number of photos of one item (see `model/pooling.py`); missing: its default
+    # ^ attribute → exponent of the number of photos of one item; missing: the default of `model/pooling.py`
 
     def to_dict(self) -> dict[str, Any]:
         return {
