@@ -1,4 +1,4 @@
-"""`tagger run --compare`: the shop's own column against the model's tags, through resume, reuse, products and review."""
+"""`tagger run --compare`: the shop's own column beside the tags, through resume, reuse, products and review."""
 
 from __future__ import annotations
 
