@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.compare import OTHER, Comparison, parse_comparisons
+from tagger.compare import OTHER, Comparison, columns_read, parse_comparisons
 from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
@@ -64,20 +64,23 @@ def combine_products(
     ledger: Ledger,
     checkpoint: Callable[[], None] = lambda: None,
     rows_per_bucket: int = ROWS_PER_BUCKET,
+    carry: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
     """The products of all committed rows, one table per bucket; within a bucket in order of first appearance.
 
     Args:
         checkpoint: called now and then; whatever it raises ends the work.
+        carry: kept manifest columns that travel along as `manifest_COLUMN`: of every item the first text that is not
+            empty.
     """
     comparisons = parse_comparisons(info.key.compare, info.schema)
-    columns = [*_COLUMNS, *dict.fromkeys(f"manifest_{comparison.column}" for comparison in comparisons)]
+    columns = [*_COLUMNS, *(f"manifest_{column}" for column in columns_read(carry, comparisons))]
     rows = sum(committed.rows for committed in store.commits().values())
     buckets = min(MAX_BUCKETS, max(1, -(-rows // rows_per_bucket)))
     if buckets == 1:
         tables = list(store.parts(columns))
         if tables:
-            yield _combine(pa.concat_tables(tables), info, ledger)
+            yield _combine(pa.concat_tables(tables), info, ledger, carry)
         return
     with tempfile.TemporaryDirectory(prefix="tagger-products-") as folder:
         _spill(store, columns, Path(folder), buckets, checkpoint)
@@ -86,7 +89,7 @@ def combine_products(
             file = Path(folder) / f"{bucket}.arrow"
             if file.exists():
                 with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
-                    yield _combine(reader.read_all(), info, ledger)
+                    yield _combine(reader.read_all(), info, ledger, carry)
                 file.unlink()
 
 
@@ -114,7 +117,7 @@ def _hash_buckets(item_ids: pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int
     return np.array([zlib.crc32(text.encode()) % buckets for text in item_ids.to_pylist()], np.int64)
 
 
-def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
+def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str]) -> pa.Table:
     schema = info.schema
     calibration = Calibration.from_dict(info.calibration)
     target = info.key.target_precision
@@ -170,7 +173,18 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
     columns["needs_review"] = [bool(listed) for listed in reasons]
     columns["review_reasons"] = reasons
     arrow = product_schema(schema)
-    return pa.table([pa.array(columns[field.name], field.type) for field in arrow], schema=arrow)
+    combined = pa.table([pa.array(columns[field.name], field.type) for field in arrow], schema=arrow)
+    for name in (f"manifest_{column}" for column in carry):
+        combined = combined.append_column(pa.field(name, pa.string()), _first_text(table.column(name), group, n))
+    return combined
+
+
+def _first_text(cells: pa.ChunkedArray, group: npt.NDArray[Any], n: int) -> pa.Array:
+    """Of every item the first cell that is not empty, (items,)."""
+    texts: list[str | None] = [None] * n
+    for item, text in zip(group.tolist(), cells.to_pylist(), strict=True):
+        texts[item] = texts[item] or text
+    return pa.array(texts, pa.string())
 
 
 def _first_of_each_photo(group: npt.NDArray[Any], sha256: pa.ChunkedArray) -> npt.NDArray[np.int64]:
