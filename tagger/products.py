@@ -1,9 +1,9 @@
 """Several photos of one item combined into one row.
 
-Scores of an item's photos are averaged in log space (a geometric mean of the probabilities) and decided as one photo's
-are; photos that are each accepted with another value disagree, which sends the tag to review. What a person decided for
-any photo of the item holds for the item; where people decided only on photos that the item no longer has, the tag goes
-to review as `photo_changed`.
+Scores of an item's photos are pooled (`model/pooling.py`) and decided as one photo's are. Photos that are each accepted
+with another value disagree, which sends the tag to review, and so does a shop's own word that contradicts it
+(`compare.py`). What a person decided for any photo of the item holds for the item; where people decided only on photos
+that the item no longer has, the tag goes to review as `photo_changed`.
 
 Rows are spread over buckets on disk by a hash of the item id, so that memory holds one bucket, however many items.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tagger.compare import OTHER, Comparison, columns_read, parse_comparisons
 from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
@@ -30,9 +31,11 @@ from tagger.model.confidence import (
     NOT_APPLICABLE,
     REASONS,
     REVIEW,
+    AttributeDecisions,
     Calibration,
     decide,
 )
+from tagger.model.pooling import pool_scores
 from tagger.results import ResultStore, RunInfo
 from tagger.schema import Schema
 
@@ -61,37 +64,44 @@ def combine_products(
     ledger: Ledger,
     checkpoint: Callable[[], None] = lambda: None,
     rows_per_bucket: int = ROWS_PER_BUCKET,
+    carry: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
     """The products of all committed rows, one table per bucket; within a bucket in order of first appearance.
 
     Args:
         checkpoint: called now and then; whatever it raises ends the work.
+        carry: kept manifest columns that travel along as `manifest_COLUMN`: of every item the first text that is not
+            empty.
     """
+    comparisons = parse_comparisons(info.key.compare, info.schema)
+    columns = [*_COLUMNS, *(f"manifest_{column}" for column in columns_read(carry, comparisons))]
     rows = sum(committed.rows for committed in store.commits().values())
     buckets = min(MAX_BUCKETS, max(1, -(-rows // rows_per_bucket)))
     if buckets == 1:
-        tables = list(store.parts(_COLUMNS))
+        tables = list(store.parts(columns))
         if tables:
-            yield _combine(pa.concat_tables(tables), info, ledger)
+            yield _combine(pa.concat_tables(tables), info, ledger, carry)
         return
     with tempfile.TemporaryDirectory(prefix="tagger-products-") as folder:
-        _spill(store, Path(folder), buckets, checkpoint)
+        _spill(store, columns, Path(folder), buckets, checkpoint)
         for bucket in range(buckets):
             checkpoint()
             file = Path(folder) / f"{bucket}.arrow"
             if file.exists():
                 with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
-                    yield _combine(reader.read_all(), info, ledger)
+                    yield _combine(reader.read_all(), info, ledger, carry)
                 file.unlink()
 
 
-def _spill(store: ResultStore, folder: Path, buckets: int, checkpoint: Callable[[], None]) -> None:
+def _spill(
+    store: ResultStore, columns: Sequence[str], folder: Path, buckets: int, checkpoint: Callable[[], None]
+) -> None:
     """Spread the rows over one Arrow stream per bucket."""
     writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
     try:
-        for table in store.parts(_COLUMNS):
+        for table in store.parts(columns):
             checkpoint()
-            table = table.select(_COLUMNS).replace_schema_metadata(None)
+            table = table.select(columns).replace_schema_metadata(None)
             bucket_of = _hash_buckets(table.column("item_id"), buckets)
             for bucket in np.unique(bucket_of):
                 part = table.take(np.flatnonzero(bucket_of == bucket))
@@ -107,7 +117,7 @@ def _hash_buckets(item_ids: pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int
     return np.array([zlib.crc32(text.encode()) % buckets for text in item_ids.to_pylist()], np.int64)
 
 
-def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
+def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str]) -> pa.Table:
     schema = info.schema
     calibration = Calibration.from_dict(info.calibration)
     target = info.key.target_precision
@@ -121,17 +131,15 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
 
     values = table.column("scores").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     logits = values.reshape(-1, schema.n_scores).astype(np.float32)
-    pooled = np.zeros((n, schema.n_scores), np.float64)
-    np.add.at(pooled, group[ok], _log_probabilities(logits, schema))
-    single = n_ok == 1
-    pooled /= np.maximum(n_ok, 1)[:, None]
-    pooled32 = pooled.astype(np.float32)
-    first_ok = np.full(n, -1)
-    first_ok[group[ok][::-1]] = np.arange(len(logits))[::-1]
-    pooled32[single] = logits[first_ok[single]]  # bit for bit the photo's own scores
-    decided = decide(pooled32, schema, calibration, target)
+    fresh = _first_of_each_photo(group[ok], table.column("image_sha256").filter(ok))
+    pooled = pool_scores(logits[fresh], group[ok][fresh].astype(np.int64), n, schema, calibration)
+    decided = decide(pooled, schema, calibration, target)
     by_photo = decide(logits, schema, calibration, target)
 
+    contradicted = {
+        comparison.attribute.name: _contradicted(comparison, table, group, ok, decided[comparison.attribute.name])
+        for comparison in parse_comparisons(info.key.compare, schema)
+    }
     seen = n_ok > 0
     reasons: list[list[str]] = [[] for _ in item_ids]
     columns: dict[str, Any] = {"item_id": item_ids, "n_photos": n_photos, "n_ok": n_ok}
@@ -140,11 +148,12 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
         name = attribute.name
         tags, photos = decided[name], by_photo[name]
         disagreement = _disagree(group[ok], photos.best, photos.decision == ACCEPTED, n)
+        disputed = disagreement | contradicted.get(name, np.zeros(n, bool))
         parent_in_doubt = in_doubt[attribute.parent] if attribute.parent is not None else np.zeros(n, bool)
-        decision = np.where((disagreement | parent_in_doubt) & (tags.decision == ACCEPTED), REVIEW, tags.decision)
+        decision = np.where((disputed | parent_in_doubt) & (tags.decision == ACCEPTED), REVIEW, tags.decision)
         in_doubt[name] = seen & (decision == REVIEW)
         for i in np.flatnonzero(in_doubt[name]):
-            why = DISAGREEMENT if disagreement[i] else REASONS[tags.reason[i] or LOW_CONFIDENCE]
+            why = DISAGREEMENT if disputed[i] else REASONS[tags.reason[i] or LOW_CONFIDENCE]
             reasons[i].append(f"{name}:{why}")
         absent = ~seen | (decision == NOT_APPLICABLE)
         best = np.array(attribute.value_names, dtype=object)[tags.best]
@@ -156,24 +165,33 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
         photos_of = _photos_of(table, group, ok, item_ids, ledger)
         chosen = list(photos_of)
         subjects = [
-            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, schema, ledger)) for i in chosen
+            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, schema, contradicted, ledger))
+            for i in chosen
         ]
-        for item, final in zip(chosen, final_tags(pooled32[chosen], subjects, info, ledger), strict=True):
+        for item, final in zip(chosen, final_tags(pooled[chosen], subjects, info, ledger), strict=True):
             _overlay(columns, reasons, item, final)
     columns["needs_review"] = [bool(listed) for listed in reasons]
     columns["review_reasons"] = reasons
     arrow = product_schema(schema)
-    return pa.table([pa.array(columns[field.name], field.type) for field in arrow], schema=arrow)
+    combined = pa.table([pa.array(columns[field.name], field.type) for field in arrow], schema=arrow)
+    for name in (f"manifest_{column}" for column in carry):
+        combined = combined.append_column(pa.field(name, pa.string()), _first_text(table.column(name), group, n))
+    return combined
 
 
-def _log_probabilities(logits: npt.NDArray[np.float32], schema: Schema) -> npt.NDArray[np.float64]:
-    """Uncalibrated log-probabilities, so that a photo with large logits does not outweigh the others."""
-    result = np.empty(logits.shape, np.float64)
-    for part in schema.slices.values():
-        block = logits[:, part].astype(np.float64)
-        shifted = block - block.max(axis=1, keepdims=True)
-        result[:, part] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
+def _first_text(cells: pa.ChunkedArray, group: npt.NDArray[Any], n: int) -> pa.Array:
+    """Of every item the first cell that is not empty, (items,)."""
+    texts: list[str | None] = [None] * n
+    for item, text in zip(group.tolist(), cells.to_pylist(), strict=True):
+        texts[item] = texts[item] or text
+    return pa.array(texts, pa.string())
+
+
+def _first_of_each_photo(group: npt.NDArray[Any], sha256: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Positions of an item's different photos: bytes that stand in two of its rows are one photo."""
+    photo = sha256.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    _, first = np.unique(group.astype(np.int64) * max(1, len(photo)) + photo, return_index=True)
+    return np.sort(first)
 
 
 def _disagree(
@@ -185,6 +203,21 @@ def _disagree(
     np.minimum.at(low, group[accepted], best[accepted])
     np.maximum.at(high, group[accepted], best[accepted])
     result: npt.NDArray[np.bool_] = (high >= 0) & (low != high)
+    return result
+
+
+def _contradicted(
+    comparison: Comparison,
+    table: pa.Table,
+    group: npt.NDArray[Any],
+    ok: npt.NDArray[np.bool_],
+    tags: AttributeDecisions,
+) -> npt.NDArray[np.bool_]:
+    """Items whose accepted tag the shop's own word in any of their rows contradicts, (items,)."""
+    cells = table.column(f"manifest_{comparison.column}").filter(ok).to_pylist()
+    verdicts = comparison.verdicts(cells, tags.best[group[ok]])
+    result: npt.NDArray[np.bool_] = np.bincount(group[ok][verdicts == OTHER], minlength=len(tags.best)) > 0
+    result &= tags.decision == ACCEPTED
     return result
 
 
@@ -202,15 +235,20 @@ def _photos_of(
 
 
 def _doubts(
-    i: int, photos: Sequence[str], columns: dict[str, Any], schema: Schema, ledger: Ledger
+    i: int,
+    photos: Sequence[str],
+    columns: dict[str, Any],
+    schema: Schema,
+    contradicted: Mapping[str, npt.NDArray[np.bool_]],
+    ledger: Ledger,
 ) -> dict[str, list[str]]:
     """attribute → reasons to look at product number `i`, besides the model's doubt."""
     doubts: dict[str, list[str]] = {}
-    for attribute in schema.attributes:
-        if columns[f"{attribute.name}_disagreement"][i]:
-            doubts.setdefault(attribute.name, []).append(DISAGREEMENT)
-        if ledger.photo_changed(columns["item_id"][i], photos, attribute.name):
-            doubts.setdefault(attribute.name, []).append(PHOTO_CHANGED)
+    for name in schema.by_name:
+        if columns[f"{name}_disagreement"][i] or (name in contradicted and contradicted[name][i]):
+            doubts.setdefault(name, []).append(DISAGREEMENT)
+        if ledger.photo_changed(columns["item_id"][i], photos, name):
+            doubts.setdefault(name, []).append(PHOTO_CHANGED)
     return doubts
 
 

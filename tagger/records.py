@@ -48,6 +48,8 @@ class Committed:
     sha256: str  # of the part file
     seconds: float
     accepted: dict[str, int] = field(default_factory=dict)  # attribute → rows whose tag is accepted
+    compared: dict[str, dict[str, int]] = field(default_factory=dict)  # attribute → verdict on the shop's word → rows
+    unknown_words: dict[str, dict[str, int]] = field(default_factory=dict)  # attribute → cell → rows, the most frequent
 
 
 @dataclass(frozen=True)

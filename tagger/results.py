@@ -96,6 +96,7 @@ class RunKey:
     embeddings: bool
     target_precision: str
     previous_out: str | None
+    compare: tuple[str, ...] = ()  # ATTRIBUTE=COLUMN, in the order of the schema
 
     def differences(self, other: RunKey) -> list[str]:
         """Names of the fields in which two runs differ."""
@@ -131,7 +132,8 @@ class RunInfo:
             data = json.loads(text)
             if data["contract"] != CONTRACT_VERSION:
                 raise UsageError(f"{path} is of contract {data['contract']}, this version reads {CONTRACT_VERSION}")
-            key = RunKey(**{**data["key"], "keep": tuple(data["key"]["keep"])})
+            tuples = {name: tuple(data["key"].get(name, ())) for name in ("keep", "compare")}
+            key = RunKey(**{**data["key"], **tuples})
             return cls(**{**data, "key": key, "schema": schema_from_dict(data["schema"], path)})
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path} is damaged: {error}") from None

@@ -20,7 +20,7 @@ LAYERS = (
     {"records", "storage", "spreadsheet"},
     {"schema"},
     {"source", "model", "ledger", "results"},
-    {"final"},
+    {"final", "compare"},
     {"products"},
     {"tagging", "training", "review", "catalog", "demo"},
     {"cli"},

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from review.small import Chances, ledger, run_info, store_of, word
+from review.small import CALIBRATION, SCHEMA, Chances, ledger, logits, run_info, store_of, word
 
 from tagger.ledger import Decision
+from tagger.model.confidence import NOT_APPLICABLE, decide
 from tagger.products import combine_products, product_schema
 
 Photo = tuple[str, str | None, Chances]
@@ -36,10 +38,71 @@ def test_one_photo_gives_the_photos_own_tags(tmp_path: Path) -> None:
     assert row["colour_confidence"] == pytest.approx(0.7, abs=1e-4)
 
 
-def test_photos_are_averaged_as_a_geometric_mean(tmp_path: Path) -> None:
-    row = products(tmp_path, [("1", "a", {"colour": [0.8, 0.1, 0.1]}), ("1", "b", {"colour": [0.5, 0.4, 0.1]})])["1"]
-    mean = np.sqrt(np.array([0.8, 0.1, 0.1]) * np.array([0.5, 0.4, 0.1]))
+def test_equally_sure_photos_are_averaged_as_a_geometric_mean(tmp_path: Path) -> None:
+    row = products(tmp_path, [("1", "a", {"colour": [0.8, 0.15, 0.05]}), ("1", "b", {"colour": [0.8, 0.05, 0.15]})])[
+        "1"
+    ]
+    mean = np.sqrt(np.array([0.8, 0.15, 0.05]) * np.array([0.8, 0.05, 0.15]))
     assert row["colour_confidence"] == pytest.approx(mean[0] / mean.sum(), abs=1e-4)
+
+
+def test_an_unsure_photo_weighs_less_than_a_sure_one(tmp_path: Path) -> None:
+    sure, unsure = [0.8, 0.1, 0.1], [0.1, 0.5, 0.4]
+    row = products(tmp_path, [("1", "a", {"colour": sure}), ("1", "b", {"colour": unsure})])["1"]
+    weights = [1 + sum(p * np.log(p) for p in chances) / np.log(3) for chances in (sure, unsure)]
+    mean = np.exp((weights[0] * np.log(sure) + weights[1] * np.log(unsure)) / sum(weights))
+    assert (row["colour"], row["colour_decision"], row["colour_disagreement"]) == ("red", "accepted", False)
+    assert row["colour_confidence"] == pytest.approx(mean[0] / mean.sum(), abs=1e-4)
+
+
+def test_a_photo_on_which_an_attribute_means_nothing_hardly_counts(tmp_path: Path) -> None:
+    """A shoe in the picture of a dress says nothing of its sleeves."""
+    dress: Chances = {"category": [0.01, 0.98, 0.01], "sleeve": [0.9, 0.1]}
+    shoe: Chances = {"category": [0.01, 0.01, 0.98], "sleeve": [0.05, 0.95]}
+    photos: list[Photo] = [("1", "a", dress), ("1", "b", dress), ("1", "c", shoe)]
+    row = products(tmp_path, photos)["1"]
+    assert row["sleeve"] == "short"
+    alone = products(tmp_path / "alone", photos[:2])["1"]["sleeve_confidence"]
+    assert 0.75 * alone < row["sleeve_confidence"] < alone  # what is lost is mostly the doubt about the category
+
+
+def test_the_same_bytes_in_two_rows_are_one_photo(tmp_path: Path) -> None:
+    blue: Photo = ("1", "b", {"colour": [0.2, 0.7, 0.1]})
+    photos: list[Photo] = [("1", "a", {"colour": [0.7, 0.2, 0.1]}), blue]
+    twice, once = products(tmp_path / "twice", [*photos, blue, blue])["1"], products(tmp_path / "once", photos)["1"]
+    assert (twice["n_photos"], twice["n_ok"]) == (4, 4)
+    assert twice["colour_confidence"] == once["colour_confidence"]
+    same = products(tmp_path / "same", [blue, blue])["1"]
+    assert same["colour_confidence"] == pytest.approx(0.7, abs=1e-4)
+
+
+@pytest.mark.parametrize(("exponent", "power"), [(0.0, 1.0), (1.0, 2.0), (0.5, np.sqrt(2)), (-0.5, np.sqrt(0.5))])
+def test_the_mean_is_sharpened_by_the_calibrations_exponent(tmp_path: Path, exponent: float, power: float) -> None:
+    calibration = replace(CALIBRATION, pooling={"colour": exponent})
+    chances = np.array([0.6, 0.3, 0.1])
+    photos: list[Photo] = [("1", photo, {"colour": chances.tolist()}) for photo in ("a", "b")]
+    store, info = store_of(tmp_path, photos), run_info(calibration)
+    (table,) = combine_products(store, info, ledger())
+    expected = chances**power / (chances**power).sum()
+    assert table.column("colour_confidence").to_pylist() == [pytest.approx(expected[0], abs=1e-4)]
+
+
+@pytest.mark.parametrize("exponent", [-1.0, 0.0, 1.0])
+def test_one_photo_has_its_own_confidences_whatever_the_exponent(tmp_path: Path, exponent: float) -> None:
+    calibration = replace(
+        CALIBRATION, temperatures={"colour": 1.7}, pooling=dict.fromkeys(("category", "colour", "sleeve"), exponent)
+    )
+    generator = np.random.default_rng(5)
+    photos: list[Photo] = [
+        (str(i), f"photo {i}", {"category": generator.dirichlet([1, 1, 1]), "colour": generator.dirichlet([1, 1, 1])})
+        for i in range(20)
+    ]
+    (table,) = combine_products(store_of(tmp_path, photos, rows_per_part=50), run_info(calibration), ledger())
+    single = decide(np.stack([logits(chances) for _, _, chances in photos]), SCHEMA, calibration, "0.95")
+    for name, tags in single.items():
+        there = tags.decision != NOT_APPLICABLE
+        found = np.array(table.column(f"{name}_confidence").to_pylist(), dtype=object)
+        assert found[there].tolist() == tags.confidence[there].tolist()
 
 
 def test_photos_accepted_with_different_values_disagree(tmp_path: Path) -> None:

@@ -24,6 +24,12 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
 @click.option("--limit", type=int, help="Only the first rows of the manifest.")
 @click.option("--min-rows", type=int, default=0, help="Fewer rows than this is a truncated feed: exit 3.")
 @click.option("--keep", multiple=True, metavar="COLUMN", help="Copy a manifest column to manifest_COLUMN. Repeatable.")
+@click.option(
+    "--compare",
+    multiple=True,
+    metavar="ATTRIBUTE=COLUMN",
+    help="A manifest column in which the shop itself says it: an accepted tag that differs goes to review. Repeatable.",
+)
 @click.option("--embeddings/--no-embeddings", default=False, help="Store the network's embedding of every photo.")
 @click.option("--target-precision", type=float, metavar="P", help="0.80 to 0.99 in steps of 0.01. Default: 0.95.")
 @click.option("--reuse", metavar="PREVIOUS_OUT", help="Do not infer photos whose bytes this earlier result knows.")
@@ -105,6 +111,7 @@ def render_summary(out: str, summary: dict[str, Any]) -> str:
     churn = summary["churn"]
     if churn["compared"]:
         lines.append(f"{churn['changed']:,} of {churn['compared']:,} tags differ from the previous result")
+    lines += render_comparisons(summary.get("compared", {}))
     for photo in summary["repeated_photos"]:
         lines.append(
             f"one photo stands in {photo['rows']:,} rows (sha256 {photo['image_sha256'][:16]}…): a placeholder?"
@@ -113,6 +120,21 @@ def render_summary(out: str, summary: dict[str, Any]) -> str:
     if flagged_rows := summary["needs_review"]:
         lines.append(f"next, the {flagged_rows:,} rows: tagger review export {out} --format csv --output review.csv")
     return "\n".join(lines)
+
+
+def render_comparisons(compared: dict[str, Any]) -> list[str]:
+    """What came of every comparison with the shop's own words, and which of those were not understood."""
+    lines = []
+    for name, counts in compared.items():
+        line = (
+            f"{name} beside the shop's own: {counts['same']:,} the same, {counts['other']:,} another, "
+            f"{counts['contradicted']:,} of them against a sure tag"
+        )
+        if counts["unknown"]:
+            words = ", ".join(repr(word) for word in counts["unknown_words"])
+            line += f"; {counts['unknown']:,} with words that name no value: {words}"
+        lines.append(line)
+    return lines
 
 
 def render_decisions(summary: dict[str, Any]) -> str:

@@ -45,12 +45,15 @@ class Calibration:
     # ^ target → attribute → least confidence that is accepted; None or missing: always review
     vetoed: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     # ^ target → attribute → values that are always reviewed
+    pooling: Mapping[str, float] = field(default_factory=dict)
+    # ^ attribute → exponent of the number of photos of one item; missing: the default of `model/pooling.py`
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "temperatures": dict(self.temperatures),
             "thresholds": {target: dict(by_name) for target, by_name in self.thresholds.items()},
             "vetoed": {t: {a: list(v) for a, v in by_name.items()} for t, by_name in self.vetoed.items()},
+            **({"pooling": dict(self.pooling)} if self.pooling else {}),  # bundles without it keep their calibration_id
         }
 
     @classmethod
@@ -66,6 +69,7 @@ class Calibration:
                 str(target): {str(a): tuple(map(str, values)) for a, values in by_name.items()}
                 for target, by_name in data["vetoed"].items()
             },
+            pooling={str(name): float(value) for name, value in data.get("pooling", {}).items()},
         )
 
     def identity(self, schema: Schema) -> str:

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import IO
 
+from tagger.final import DISAGREEMENT
 from tagger.review.queue import Question
 from tagger.spreadsheet import write_csv
+
+MAX_SHOP_WORD = 80  # characters that are shown of it
 
 Format = Callable[[Iterable[Question], IO[bytes], str], int]
 """(questions, output, time of the export in UTC, RFC 3339) → number of questions written."""
@@ -45,7 +48,7 @@ def write_questions_csv(questions: Iterable[Question], output: IO[bytes], export
                 question.prediction,
                 f"{question.confidence:.4f}",
                 "; ".join(f"{value}:{p:.2f}" for value, p in question.alternatives),
-                "; ".join(question.reasons),
+                "; ".join(_in_words(reason, question) for reason in question.reasons),
                 "",
                 "",
                 "",
@@ -55,6 +58,14 @@ def write_questions_csv(questions: Iterable[Question], output: IO[bytes], export
             for question in questions
         ),
     )
+
+
+def _in_words(reason: str, question: Question) -> str:
+    """A reason; where the shop's own word is one, with what each of the two says."""
+    if reason != DISAGREEMENT or question.shop_word is None:
+        return reason
+    said = " ".join(question.shop_word.split())[:MAX_SHOP_WORD]
+    return f"{reason}: feed says {said}, model says {question.prediction} at {question.confidence:.2f}"
 
 
 FORMATS: dict[str, Format] = {"csv": write_questions_csv}

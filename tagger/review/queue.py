@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger import storage
+from tagger.compare import parse_comparisons
 from tagger.errors import UsageError
 from tagger.final import DISAGREEMENT, FinalTag, Subject, final_tags, stored_doubts
 from tagger.ledger import Ledger
@@ -68,6 +69,7 @@ class Question(NamedTuple):
     alternatives: tuple[tuple[str, float], ...]  # the next values and their probabilities, most probable first
     reasons: tuple[str, ...]
     bundle_id: str
+    shop_word: str | None = None  # what the shop's own column says, where that is a reason to look
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,12 @@ def open_questions(store: ResultStore, info: RunInfo, ledger: Ledger, selection:
     disagreeing = _disagreeing(store, wanted)
     with tempfile.TemporaryFile(prefix="tagger-review-") as file:
         lines = _Lines(file, selection.limit)
-        columns = [*_COLUMNS, *(f"{name}{suffix}" for name in wanted for suffix in ("", "_confidence", "_decision"))]
+        compared = dict.fromkeys(f"manifest_{c.column}" for c in parse_comparisons(info.key.compare, info.schema))
+        columns = [
+            *_COLUMNS,
+            *compared,
+            *(f"{name}{suffix}" for name in wanted for suffix in ("", "_confidence", "_decision")),
+        ]
         for table in store.parts(columns):
             part = _Part.of(table, info, ledger)
             found = [c for name in wanted for c in _candidates(part, name, disagreeing[name], selection.audit, ledger)]
@@ -171,7 +178,16 @@ class _Part:
             alternatives=tuple((v, q) for v, q in ranked if v not in never and q >= MIN_ALTERNATIVE)[:MAX_ALTERNATIVES],
             reasons=candidate.reasons,
             bundle_id=self.table.column("bundle_id")[row].as_py(),
+            shop_word=self._shop_word(candidate),
         )
+
+    def _shop_word(self, candidate: _Candidate) -> str | None:
+        """The shop's word where it contradicts the tag, which the row itself says; photos may disagree besides."""
+        if f"{candidate.attribute}:{DISAGREEMENT}" not in self.reasons[candidate.row]:
+            return None
+        columns = {c.attribute.name: c.column for c in parse_comparisons(self.info.key.compare, self.info.schema)}
+        word: str | None = self.table.column(f"manifest_{columns[candidate.attribute]}")[candidate.row].as_py()
+        return word
 
 
 def _candidates(
@@ -196,7 +212,8 @@ def _candidates(
         elif decision == "review":
             reasons = _reasons_of(name, part.reasons[i])
         if decision in ("accepted", "review") and item_id in disagreeing and not _settled(ledger, item_id, name):
-            decision, reasons = "review", (*reasons, DISAGREEMENT)
+            decision = "review"
+            reasons = reasons if DISAGREEMENT in reasons else (*reasons, DISAGREEMENT)
         if decision == "accepted" and sampled[i]:
             reasons = (AUDIT,)
         if decision == "review" or reasons == (AUDIT,):

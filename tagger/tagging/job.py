@@ -15,11 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tagger import storage
+from tagger.compare import EMPTY, OTHER, SAME, UNKNOWN, Comparison
 from tagger.errors import ImageError, TaggerError
+from tagger.final import DISAGREEMENT
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
     ACCEPTED,
     DECISIONS,
+    LOW_CONFIDENCE,
     NOT_APPLICABLE,
     REASONS,
     REVIEW,
@@ -36,6 +39,8 @@ from tagger.source.fetch import Fetcher, Prober, mask_text, mask_uri
 from tagger.source.manifest import resolve_uri
 from tagger.tagging.reuse import Known, KnownRows, PhotoFacts, PreviousRun
 
+VERDICTS = {SAME: "same", OTHER: "other", UNKNOWN: "unknown"}  # as the commit counts them; empty cells are not counted
+UNKNOWN_WORDS_KEPT = 20  # of an attribute and shard, in its commit file
 REPEATED_PHOTOS_KEPT = 100  # of a shard, in its commit file; the summary needs those in over 1 % of the rows
 
 
@@ -57,6 +62,7 @@ class Job:
     embeddings: bool = False
     reuse_by_metadata: bool = False  # trust equal URI, size and change mark instead of reading the photo
     decide_again_only: bool = False  # the manifest is the previous run's: its photos need not be fetched
+    compare: tuple[Comparison, ...] = ()  # their columns are among `keep`
 
 
 class Seen(NamedTuple):
@@ -225,10 +231,11 @@ def finish_shard(job: Job, store: ResultStore, work: ShardWork, sources: Sources
     for name, tags in decided.items():
         for i in np.flatnonzero((tags.reason > 0) & (tags.decision == REVIEW)):
             reasons[i].append(f"{name}:{REASONS[tags.reason[i]]}")
+    compared, unknown_words = _compare(job, work, ok, decided, reasons)
     if sources.ledger:
         _mark_changed_photos(job, work, ok, sources.ledger, decided, reasons)
     table = _table(job, work, ok, decided, reasons)
-    changed, compared = previous.churn([item.item_id for item in items], table) if previous is not None else (0, 0)
+    churn = previous.churn([item.item_id for item in items], table) if previous is not None else (0, 0)
     failed = Counter(error.kind for slot in work.slot_of_row if (error := work.errors[slot]) is not None)
     receipt: dict[str, Any] = {
         "ok": int(ok.sum()),
@@ -238,10 +245,12 @@ def finish_shard(job: Job, store: ResultStore, work: ShardWork, sources: Sources
         "needs_review": sum(map(bool, reasons)),
         "inferred": work.inferred + work.carried_inferred,
         "reused": int(work.rows_of_slot[list(work.known)].sum()) + work.carried_reused,
-        "churn_changed": changed,
-        "churn_total": compared,
+        "churn_changed": churn[0],
+        "churn_total": churn[1],
         "photos": _repeated_photos(work),
         "seconds": round(time.monotonic() - work.started, 3),
+        "compared": compared,
+        "unknown_words": unknown_words,
     }
     return store.commit(work.shard, table, receipt)
 
@@ -263,6 +272,44 @@ def _decide_rows(job: Job, work: ShardWork, ok: npt.NDArray[np.bool_]) -> dict[s
         )
         for name, tags in by_slot.items()
     }
+
+
+def _compare(
+    job: Job,
+    work: ShardWork,
+    ok: npt.NDArray[np.bool_],
+    decided: dict[str, AttributeDecisions],
+    reasons: list[list[str]],
+) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+    """An accepted tag that the shop's own word contradicts goes to review, and with it what hangs on it.
+
+    A tag that is in review anyway contradicts nobody: the model is not sure enough of it.
+
+    Returns:
+        What the commit says of it: attribute → verdict → rows, and attribute → cell that names no value → rows.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    unknown: dict[str, dict[str, int]] = {}
+    for comparison in job.compare:
+        name, tags = comparison.attribute.name, decided[comparison.attribute.name]
+        position = job.keep.index(comparison.column)
+        cells = [item.extra[position] for item in work.shard.items]
+        verdicts = comparison.verdicts(cells, tags.best)
+        verdicts[~ok | (tags.decision == NOT_APPLICABLE)] = EMPTY
+        counts[name] = {text: int((verdicts == verdict).sum()) for verdict, text in VERDICTS.items()}
+        words = Counter((_text(cells[i]) or "").strip()[:80] for i in np.flatnonzero(verdicts == UNKNOWN))
+        unknown[name] = dict(words.most_common(UNKNOWN_WORDS_KEPT))
+        contradicted = (verdicts == OTHER) & (tags.decision == ACCEPTED)
+        counts[name]["contradicted"] = int(contradicted.sum())
+        for i in np.flatnonzero(contradicted):
+            tags.decision[i] = REVIEW
+            reasons[i].append(f"{name}:{DISAGREEMENT}")
+        for dependant in job.schema.dependants(name):
+            hanging = decided[dependant.name]
+            for i in np.flatnonzero(contradicted & (hanging.decision == ACCEPTED)):
+                hanging.decision[i] = REVIEW
+                reasons[i].append(f"{dependant.name}:{REASONS[LOW_CONFIDENCE]}")
+    return counts, unknown
 
 
 def _mark_changed_photos(

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tagger import __version__, storage
+from tagger.compare import columns_read, parse_comparisons
 from tagger.errors import (
     LEFTOVER_KINDS,
     PASSING_KINDS,
@@ -54,6 +55,7 @@ MAX_SHARD_SIZE = 1_000_000  # rows; a shard sits in memory
 PRODUCT_ROWS_IN_MEMORY = 10_000  # 10 KB each while they are combined; also the rows of a products part
 REMOTE_READERS = 32  # threads for photos that lie elsewhere: they wait, where those for local ones decode
 LEFTOVER_ROUNDS = 5  # at most, over rows that failed for a passing reason; each must mend some to be followed by one
+UNKNOWN_WORDS = 10  # of the shop, listed in the summary of a comparison
 PLACEHOLDER_SHARE = 0.01  # of all rows with the same bytes: named in the summary
 
 
@@ -71,6 +73,7 @@ class RunOptions:
     limit: int | None = None  # rows
     min_rows: int = 0
     keep: tuple[str, ...] = ()
+    compare: tuple[str, ...] = ()  # ATTRIBUTE=COLUMN: the shop's own word for it; the column is kept as well
     embeddings: bool = False
     target_precision: float | None = None
     reuse: str | None = None
@@ -127,6 +130,8 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
     target = target_key(options.target_precision)
     manifest = Manifest.open(options.manifest)
     bundle = load_bundle(options.bundle)
+    comparisons = parse_comparisons(options.compare, bundle.schema)
+    keep = columns_read(options.keep, comparisons)
     photos = _Photos(options)
     store = ResultStore(out)  # for reading: what is written waits for the lock
     if options.reuse is not None:
@@ -141,17 +146,18 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
         embeddings=options.embeddings,
         target_precision=target,
         previous_out=_plain(options.reuse) if options.reuse is not None else None,
+        compare=tuple(f"{c.attribute.name}={c.column}" for c in comparisons),
     )
     if (summary := _finished(store, key)) is not None:
         return RunReport(out, summary, already_complete=True)
     if options.lock and not storage.is_remote(out) and storage.is_held(out):  # a lease must be watched: see below
         raise LockedError(_HELD.format(out))
-    scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, options.keep, options.limit))
+    scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, keep, options.limit))
     with _held(options, out, stop) as lease, contextlib.closing(photos), _decoder(options) as decoder:
         store = ResultStore(out, lease)
         if (summary := _finished(store, key)) is not None:  # by another run, while this one read the manifest
             return RunReport(out, summary, already_complete=True)
-        job = _job(options, manifest, bundle, key, out, scan.remote_photos)
+        job = replace(_job(options, manifest, bundle, key, out, scan.remote_photos), keep=keep, compare=comparisons)
         previous = _previous(options, bundle, key, stop)
         if previous is not None and _only_decides_again(previous, key):
             job = replace(job, decide_again_only=True)
@@ -167,7 +173,7 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
             commits = _whole_commits(store, stop)
             store.remove_strays(commits)
             before = sum(committed.inferred for committed in commits.values())
-            plan = partial(plan_shards, manifest, scan, options.shard_size, options.keep, options.limit)
+            plan = partial(plan_shards, manifest, scan, options.shard_size, keep, options.limit)
             progress.start(scan.rows, sum(c.rows for c in commits.values() if _is_done(c)))
             works = _open_works(job, store, plan(), commits, previous)
             _tag(job, works, store, sources, stop, progress.advance)
@@ -374,12 +380,13 @@ def _previous(options: RunOptions, bundle: Bundle, key: RunKey, stop: threading.
 
 
 def _only_decides_again(previous: PreviousRun, key: RunKey) -> bool:
-    """Whether calibration or target precision alone differ from the previous run, over the same manifest."""
+    """Whether the decisions alone differ from the previous run, over the same manifest."""
     before = previous.info.key
     return (
         previous.scores_reusable
         and before.manifest_digest == key.manifest_digest
-        and (before.calibration_id, before.target_precision) != (key.calibration_id, key.target_precision)
+        and (before.calibration_id, before.target_precision, before.compare)
+        != (key.calibration_id, key.target_precision, key.compare)
     )
 
 
@@ -517,11 +524,16 @@ def _summary(store: ResultStore, scan: ManifestScan, inferred_before: int, secon
     accepted: Counter[str] = Counter()
     flagged: Counter[str] = Counter()
     photos: Counter[str] = Counter()
+    verdicts: dict[str, Counter[str]] = {}
+    unknown: dict[str, Counter[str]] = {}
     for committed in commits.values():
         failed.update(committed.failed)
         accepted.update(committed.accepted)
         flagged.update(committed.flagged)
         photos.update(committed.photos)
+        for name, counts in committed.compared.items():
+            verdicts.setdefault(name, Counter()).update(counts)
+            unknown.setdefault(name, Counter()).update(committed.unknown_words.get(name, {}))
     inferred = sum(c.inferred for c in commits.values())
     compared = sum(c.churn_total for c in commits.values())
     changed = sum(c.churn_changed for c in commits.values())
@@ -535,6 +547,10 @@ def _summary(store: ResultStore, scan: ManifestScan, inferred_before: int, secon
         "inferred": inferred,
         "reused": sum(c.reused for c in commits.values()),
         "churn": {"changed": changed, "compared": compared, "share": round(changed / compared, 6) if compared else 0},
+        "compared": {
+            name: {**counts, "unknown_words": dict(unknown[name].most_common(UNKNOWN_WORDS))}
+            for name, counts in verdicts.items()
+        },
         "repeated_photos": [
             {"image_sha256": sha256, "rows": n}
             for sha256, n in photos.most_common(10)

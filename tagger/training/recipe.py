@@ -27,6 +27,7 @@ from tagger.source.fetch import PhotoSource, mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
 from tagger.training.data import LabelledPhotos, PhotoPack, pack_photos, read_labels, value_counts
 from tagger.training.evaluate import measure
+from tagger.training.pooling import with_pooling
 from tagger.training.sources import choose_rows, source_names
 from tagger.training.train import Stage, TrainConfig, fit, provenance
 
@@ -182,6 +183,8 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
     photos, logits = photos.select(ok), logits[ok]
     check_sample(photos)
     fitted = fit_calibration(logits, photos, recalibration.seed, temperatures=bundle.calibration.temperatures)
+    before = replace(fitted.calibration, pooling=bundle.calibration.pooling)
+    fitted = fitted._replace(calibration=with_pooling(before, logits, photos))
     figures = _named(measure(logits, photos, fitted.calibration, DEFAULT_TARGET, recalibration.seed))
     for name in bundle.files:
         _copy(bundle.file(name), storage.join(recalibration.out, name))

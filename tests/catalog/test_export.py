@@ -34,7 +34,7 @@ def products(out: Path) -> dict[str, dict[str, object]]:
 
 def test_one_line_per_product_in_the_order_of_the_manifest(shop: Shop) -> None:
     lines = read_csv(command("export", shop.out).stdout_bytes)
-    assert list(lines[0]) == ["item_id", *NAMES, "n_photos", "needs_review", "review_reasons"]
+    assert list(lines[0]) == ["item_id", *NAMES, "n_photos", "needs_review", "review_reasons", "search_words"]
     assert [line["item_id"] for line in lines] == [*PHOTOS, "no photo"]
     assert [lines[i]["n_photos"] for i in (0, 2, 3)] == ["1", "4", "2"]
 
@@ -76,6 +76,15 @@ def test_a_value_that_only_people_know_is_shown_as_it_is(shop: Shop) -> None:
     assert shop.export("--language", "ko")["00123"]["colour"] == "petrol"
 
 
+def test_the_words_that_find_a_product_stand_beside_its_values(shop: Shop) -> None:
+    shop.apply([{"item_id": "00123", "attribute": "category", "value": "shoes"}])
+    both, korean = shop.export()["00123"], shop.export("--language", "ko")["00123"]
+    assert {"Shoes", "sneakers", "신발", "운동화"} <= set(both["search_words"].split("; "))
+    assert {"신발", "운동화"} <= set(korean["search_words"].split("; "))
+    assert "sneakers" not in korean["search_words"]
+    assert shop.export()["no photo"]["search_words"] == ""
+
+
 def test_ids_of_every_kind_come_out_unharmed(shop: Shop) -> None:
     data = command("export", shop.out).stdout_bytes
     assert {"00123", "1E5", FORMULA, HOSTILE} <= {line["item_id"] for line in read_csv(data)}
@@ -90,7 +99,9 @@ def test_parquet_says_the_same_as_csv_with_plain_types(shop: Shop, tmp_path: Pat
     table = pq.read_table(file)
     assert table.schema.field("n_photos").type == pa.int32()
     assert table.schema.field("needs_review").type == pa.bool_()
-    assert {table.schema.field(name).type for name in ("item_id", "review_reasons", *NAMES)} == {pa.string()}
+    assert {table.schema.field(name).type for name in ("item_id", "review_reasons", "search_words", *NAMES)} == {
+        pa.string()
+    }
     csv = shop.export()
     for row in table.to_pylist():
         assert {name: row[name] or "" for name in NAMES} == {name: csv[row["item_id"]][name] for name in NAMES}
@@ -98,7 +109,7 @@ def test_parquet_says_the_same_as_csv_with_plain_types(shop: Shop, tmp_path: Pat
     assert [entry.name for entry in file.parent.iterdir()] == ["products.parquet"]
 
 
-@pytest.mark.parametrize("format_name", ["csv", "parquet"])
+@pytest.mark.parametrize("format_name", ["csv", "parquet", "jsonl", "shopify", "google"])
 def test_before_the_first_commit_there_is_an_empty_table(shop: Shop, tmp_path: Path, format_name: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_bytes((shop.out / "run.json").read_bytes())
@@ -106,8 +117,10 @@ def test_before_the_first_commit_there_is_an_empty_table(shop: Shop, tmp_path: P
     result = command("export", tmp_path / "out", "--format", format_name, "--output", file)
     assert result.exit_code == 0
     assert "is not complete" in result.stderr
-    table = pq.read_table(file).to_pylist() if format_name == "parquet" else read_csv(file.read_bytes())
-    assert table == []
+    if format_name in ("csv", "parquet"):
+        assert (pq.read_table(file).to_pylist() if format_name == "parquet" else read_csv(file.read_bytes())) == []
+    else:
+        assert file.read_text().count("\n") == (0 if format_name == "jsonl" else 1)  # the header
 
 
 def page(shop: Shop, tmp_path: Path, *options: str) -> str:

@@ -60,11 +60,6 @@ def test_review_formats_to_come_say_so(out: Path, format_name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("format_name", ["jsonl", "shopify", "google"])
-def test_export_formats_to_come_say_so(out: Path, format_name: str) -> None:
-    assert "is not there yet" in sentence("export", out, "--format", format_name)
-
-
 def test_errors_name_what_is_wrong(out: Path, tmp_path: Path) -> None:
     assert "no attribute 'size'" in sentence("review", "export", out, "--attribute", "size")
     assert "has no run.json" in sentence("review", "export", tmp_path)

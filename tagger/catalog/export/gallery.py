@@ -28,7 +28,7 @@ THUMBNAIL_QUALITY = 80
 _REASONS: Mapping[str, str] = {
     "low_confidence": "Low confidence",
     "no_threshold": "Always reviewed",
-    "disagreement": "Photos of this item disagree",
+    "disagreement": "Photos of this item disagree, or the shop's own data does",
     "photo_changed": "The photo changed after a decision",
     "audit": "Audit sample",
     "unfamiliar_photo": "Unlike the photos the bundle was checked on",
