@@ -59,7 +59,9 @@ class AttributeNet(nn.Module):
         blocks = getattr(self.backbone, "blocks", None)
         if blocks is None or not hasattr(self.backbone, "conv_stem") or stages >= len(blocks):
             raise UsageError(f"cannot freeze {stages} stages: the backbone has {len(blocks or ())}, and one must learn")
-        self.frozen = (self.backbone.conv_stem, self.backbone.bn1, *blocks[:stages])
+        self.frozen = tuple(
+            cast(nn.Module, part) for part in (self.backbone.conv_stem, self.backbone.bn1, *blocks[:stages])
+        )
         for part in self.frozen:
             part.requires_grad_(False)
 
