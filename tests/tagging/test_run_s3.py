@@ -17,6 +17,7 @@ from fault_proxy import BadWeather, Fault, Request
 
 from tagger.errors import IncompleteError, Interrupted, LockedError, UsageError
 from tagger.ledger import Ledger
+from tagger.model.bundle import default_bundle
 from tagger.storage import lease, pace
 from tagger.tagging.run import RunOptions, RunReport, run_tagging
 from tagger.tagging.status import read_status
@@ -280,14 +281,17 @@ def test_a_manifest_or_a_bundle_that_is_not_there_is_exit_2(remote: RemoteShop) 
         remote.run(bundle=f"{remote.bucket.uri}/none")
 
 
-def test_a_bundle_on_s3_that_is_damaged_is_refused(remote: RemoteShop, network_bundle: str) -> None:
+def test_a_bundle_with_weights_is_copied_checked_and_refused_where_it_is_damaged(remote: RemoteShop) -> None:
     remote.shop.stock(1)
     remote.upload()
-    uri = remote.bucket.put_folder(Path(network_bundle), "network")
-    remote.run(bundle=uri, out=f"{remote.bucket.uri}/network-out")
-    weights = bytearray(remote.bucket.get("network/model.safetensors"))
+    shipped = Path(default_bundle())
+    uri = remote.bucket.put_folder(shipped, "network")
+    remote.run(bundle=uri)
+    assert remote.statuses() == [None]
+    weights = bytearray((shipped / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     remote.bucket.put("network/model.safetensors", bytes(weights))
+    remote.run(bundle=uri)  # the copy that is here is the one that bundle.json names
     for path in Path(remote.shop.folder, "cache").rglob("model.safetensors"):
         path.unlink()
     with pytest.raises(UsageError, match=r"cannot be had: model.safetensors has the checksum"):
