@@ -14,7 +14,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(SERVE_VENV)/.installed ## Draw a small catalogue, tag it, and show the tags on a page
@@ -37,6 +37,10 @@ test-services: $(VENV)/.installed ## Run the suites with real services (Debian p
 .PHONY: fuzz
 fuzz: $(VENV)/.installed ## Try hostile input of every kind for MINUTES (5); what breaks something is kept in fuzz-found/
 	@$(VENV)/bin/python fuzz/fuzz.py --minutes $(MINUTES)
+
+.PHONY: test-s3
+test-s3: $(VENV)/.installed ## Run the suite with a real S3 server, Ceph's (Debian packages: tests/services/packages.txt)
+	@$(VENV)/bin/python -m pytest tests/services/test_s3.py
 
 .PHONY: lint
 lint: $(VENV)/.installed ## Check style and format
