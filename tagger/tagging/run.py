@@ -163,6 +163,7 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
             progress.start(scan.rows, sum(c.rows for c in commits.values() if _is_done(c)))
             _tag(job, _open_works(job, store, shards, commits, previous), store, sources, stop, progress)
             checkpoint = partial(_checkpoint, stop)
+            ledger = Ledger.read(info.decisions)  # again: what people decided meanwhile is theirs to see
             store.write_products(combine_products(store, info, ledger, checkpoint, PRODUCT_ROWS_IN_MEMORY))
             summary = _summary(store, scan, before, time.monotonic() - started)
             store.write_summary(summary)
