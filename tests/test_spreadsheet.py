@@ -24,7 +24,7 @@ from tagger.spreadsheet import quote, unquote, write_csv
         "'=1",
         "''=1",
         "=cmd|' /C calc'!A0",
-        "\n=1",
+        "\nx",
         "＝1+1",
         "＠SUM(A1)",
         "'＋1",
