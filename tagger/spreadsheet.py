@@ -1,8 +1,10 @@
 """CSV that people open in a spreadsheet, and that comes back from one unchanged.
 
-A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a carriage return as a formula, so such texts
-get a leading `'`, which `unquote` takes off again. Everything else stands as it is, leading zeros too: import the id
-columns as text, since a spreadsheet that guesses makes 123 of 00123 and 100000 of 1E5.
+A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, one of their full-width forms, a tab or a line end as a
+formula, so such texts get a leading `'`, which `unquote` takes off again. A spreadsheet whose list separator is `;`
+cuts a text there too, whatever quotes stand around it, so a formula behind a `;` gets a `'` as well. Everything else
+stands as it is, leading zeros too: import the id columns as text, since a spreadsheet that guesses makes 123 of 00123
+and 100000 of 1E5.
 """
 
 from __future__ import annotations
@@ -16,19 +18,21 @@ from typing import IO
 
 Cell = str | int | float | bool | None
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_QUOTED = re.compile(r"'+[=+\-@\t\r]")
+_STARTS = r"[=+\-@＝＋－＠\t\r\n]"
+_CUT = r"""(\A|[;\t\r\n][ "]*)"""  # where a cell begins, for one spreadsheet or another
+_FORMULA = re.compile(rf"{_CUT}(?='*{_STARTS})")
+_QUOTED = re.compile(rf"{_CUT}'(?='*{_STARTS})")
 _FLUSH_AFTER = 1 << 16  # characters
 
 
 def quote(text: str) -> str:
     """`text` as a cell that no spreadsheet runs; `unquote` gives it back for every text."""
-    return f"'{text}" if _FORMULA.match(text) else text
+    return _FORMULA.sub(r"\1'", text)
 
 
 def unquote(cell: str) -> str:
     """The text of a cell that `quote` made; cells that it did not make stay as they are."""
-    return cell[1:] if _QUOTED.match(cell) else cell
+    return _QUOTED.sub(r"\1", cell)
 
 
 def write_csv(output: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes import Bucket, Buckets, MakeManifest, Row, draw_photo, write_manifest
+from hypothesis import settings
 from s3_servers import S3Server, moto_server
 
 from tagger.model.bundle import Bundle, NetworkSpec, save_bundle, save_dummy_bundle
@@ -15,6 +16,9 @@ from tagger.model.engine import InputSpec
 from tagger.schema import Schema, load_schema
 
 PHOTOS = 12
+
+settings.register_profile("tests", derandomize=True, database=None, deadline=None)
+settings.load_profile("tests")  # the same examples on every machine and every day; `make fuzz` looks for new ones
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,24 @@ from hypothesis import strategies as st
 from tagger.spreadsheet import quote, unquote, write_csv
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'=1", "''=1", "=cmd|' /C calc'!A0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\tx",
+        "\rx",
+        "'=1",
+        "''=1",
+        "=cmd|' /C calc'!A0",
+        "\nx",
+        "＝1+1",
+        "＠SUM(A1)",
+        "'＋1",
+    ],
+)
 def test_text_that_a_spreadsheet_would_run_is_quoted_and_comes_back(text: str) -> None:
     assert quote(text) == f"'{text}"
     assert unquote(quote(text)) == text
@@ -24,10 +41,28 @@ def test_other_texts_stand_as_they_are(text: str) -> None:
     assert unquote(text) == text
 
 
-@given(st.text(alphabet=st.sampled_from("'=+-@\t\rab0"), max_size=6))
+def test_a_formula_behind_a_semicolon_is_quoted_where_it_would_start() -> None:
+    assert quote("red;=1+1; -2\n@x") == "red;'=1+1; '-2\n'@x"
+    assert unquote("red;'=1+1; '-2\n'@x") == "red;=1+1; -2\n@x"
+    assert quote("a; b;c-d") == "a; b;c-d"
+
+
+@given(st.text(alphabet=st.sampled_from("'=+-@\t\r\nab0＝＠;"), max_size=6))
 def test_quoting_can_always_be_undone(text: str) -> None:
     assert unquote(quote(text)) == text
-    assert quote(text)[:1] not in ("=", "+", "-", "@", "\t", "\r")
+    assert quote(text)[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠")
+
+
+@given(st.lists(st.text(alphabet=st.sampled_from("'=+-@\t\rab0＝ ;,\"\n"), max_size=8), min_size=1, max_size=4))
+def test_no_cell_runs_whatever_separator_the_spreadsheet_takes_and_every_text_comes_back(texts: list[str]) -> None:
+    output = io.BytesIO()
+    write_csv(output, [f"c{i}" for i in range(len(texts))], [texts])
+    for separator in (",", ";", "\t"):
+        text = output.getvalue().decode("utf-8-sig")
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            assert not [cell for cell in row if cell[:1] in tuple("=+-@＝")]
+    (_, row) = csv.reader(io.StringIO(output.getvalue().decode("utf-8-sig"), newline=""))
+    assert [unquote(cell) for cell in row] == texts
 
 
 def test_csv_has_a_byte_order_mark_and_keeps_every_text() -> None:

@@ -179,6 +179,7 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
             _tag(job, works, store, sources, stop, progress.advance)
             _tag_leftovers(job, plan, store, sources, stop)
             checkpoint = partial(_checkpoint, stop)
+            ledger = Ledger.read(info.decisions)  # again: what people decided meanwhile is theirs to see
             store.write_products(combine_products(store, info, ledger, checkpoint, PRODUCT_ROWS_IN_MEMORY))
             summary = _summary(store, scan, before, time.monotonic() - started)
             store.write_summary(summary)
