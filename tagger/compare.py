@@ -4,6 +4,9 @@ A comparison names an attribute and the manifest column in which the shop says w
 up among the names, display names and synonyms of the values in every language, without regard to case, width and
 spacing. `black/white`, `black, white` and `black|white` name several values, of which any may be the one on the photo.
 A word that names no value says nothing: it contradicts no tag, but is counted.
+
+Only a tag that is sure enough contradicts: one that is accepted, or one whose confidence reaches the target precision
+although no threshold holds for it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.errors import UsageError
+from tagger.model.confidence import ACCEPTED, REVIEW, AttributeDecisions
 from tagger.schema import Attribute, Schema
 
 _BETWEEN = re.compile(r"[/,|;+]|&| and ")
@@ -72,6 +76,13 @@ class Comparison:
             else:
                 result[i] = UNKNOWN if not values else SAME if k in values else OTHER
         return result
+
+
+def sure_enough(tags: AttributeDecisions, target: str) -> npt.NDArray[np.bool_]:
+    """Tags that may contradict the shop, (photos,); `target` is the key of the target precision, such as '0.95'."""
+    confident = (tags.decision == REVIEW) & (tags.confidence >= np.float32(target))
+    result: npt.NDArray[np.bool_] = (tags.decision == ACCEPTED) | confident
+    return result
 
 
 def parse_comparisons(texts: Sequence[str], schema: Schema) -> tuple[Comparison, ...]:
