@@ -1,8 +1,8 @@
 """The shop's own words against the model's tags: 'the feed says white, the model says black'.
 
 A comparison names an attribute and the manifest column in which the shop says what it is. The shop's words are looked
-up among the names, display names and synonyms of the values in every language, without regard to case, width and
-spacing. `black/white`, `black, white` and `black|white` name several values, of which any may be the one on the photo.
+up among the names, display names and synonyms of the values in every language, without regard to case, width, spacing
+and an English plural. `black/white`, `black, white` and `black|white` name several values, of which any may be the one on the photo.
 A word that names no value says nothing: it contradicts no tag, but is counted.
 
 Only a tag that is sure enough contradicts: one that is accepted, or one whose confidence reaches the target precision
@@ -55,11 +55,16 @@ class Comparison:
         text = _folded(cell or "")
         if not text:
             return None
-        if text in self._values:  # a synonym may hold a separator, as '3/4 sleeve' does
-            return self._values[text]
-        parts = [part.strip() for part in _BETWEEN.split(text) if part.strip()]
-        found = [self._values.get(part, frozenset()) for part in parts]
+        whole = self._named(text)
+        if whole:  # a synonym may hold a separator, as '3/4 sleeve' does
+            return whole
+        found = [self._named(part.strip()) for part in _BETWEEN.split(text) if part.strip()]
         return frozenset().union(*found) if found and all(found) else frozenset()
+
+    def _named(self, word: str) -> frozenset[int]:
+        """Positions of the values that a word names, in the singular where the word as it stands names none."""
+        singulars = (word.removesuffix(ending) for ending in ("", "s", "es"))
+        return next((self._values[form] for form in singulars if form in self._values), frozenset())
 
     def verdicts(self, cells: Sequence[str | None], best: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
         """EMPTY, UNKNOWN, SAME or OTHER for every cell, (cells,).

@@ -49,6 +49,14 @@ def test_an_empty_cell_says_nothing(apparel: Schema, cell: str | None) -> None:
     assert colour(apparel).values_of(cell) is None
 
 
+@pytest.mark.parametrize(
+    ("cell", "value"), [("Tshirts", "t-shirt"), ("Dresses", "dress"), ("Shirts", "shirt"), ("shorts", "shorts")]
+)
+def test_a_plural_names_what_its_singular_names(apparel: Schema, cell: str, value: str) -> None:
+    (comparison,) = parse_comparisons(["category=c"], apparel)
+    assert comparison.values_of(cell) == {comparison.attribute.index(value)}
+
+
 def test_a_synonym_with_a_separator_in_it_is_one_word(apparel: Schema) -> None:
     (comparison,) = parse_comparisons(["sleeve_length=s"], apparel)
     assert comparison.values_of("3/4 Sleeve") == {comparison.attribute.index("three-quarter")}
