@@ -2,8 +2,8 @@
 
 A comparison names an attribute and the manifest column in which the shop says what it is. The shop's words are looked
 up among the names, display names and synonyms of the values in every language, without regard to case, width, spacing
-and an English plural. `black/white`, `black, white` and `black|white` name several values, of which any may be the one on the photo.
-A word that names no value says nothing: it contradicts no tag, but is counted.
+and an English plural. `black/white`, `black, white` and `black|white` name several values, of which any may be the
+one on the photo. A word that names no value says nothing: it contradicts no tag, but is counted.
 
 Only a tag that is sure enough contradicts: one that is accepted, or one whose confidence reaches the target precision
 although no threshold holds for it.
