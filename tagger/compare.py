@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.errors import UsageError
-from tagger.model.confidence import ACCEPTED, REVIEW, AttributeDecisions
+from tagger.model.confidence import ACCEPTED, NO_THRESHOLD, REVIEW, AttributeDecisions, Calibration
 from tagger.schema import Attribute, Schema
 
 _BETWEEN = re.compile(r"[/,|;+]|&| and ")
@@ -83,11 +83,20 @@ class Comparison:
         return result
 
 
-def sure_enough(tags: AttributeDecisions, target: str) -> npt.NDArray[np.bool_]:
-    """Tags that may contradict the shop, (photos,); `target` is the key of the target precision, such as '0.95'."""
-    confident = (tags.decision == REVIEW) & (tags.confidence >= np.float32(target))
-    result: npt.NDArray[np.bool_] = (tags.decision == ACCEPTED) | confident
-    return result
+def sure_enough(
+    tags: AttributeDecisions, comparison: Comparison, calibration: Calibration, target: str
+) -> npt.NDArray[np.bool_]:
+    """Tags that may contradict the shop, (photos,).
+
+    Args:
+        target: key of the target precision, such as '0.95'.
+    """
+    if calibration.thresholds.get(target, {}).get(comparison.attribute.name) is not None:
+        accepted: npt.NDArray[np.bool_] = tags.decision == ACCEPTED
+        return accepted
+    unjudged = (tags.decision == REVIEW) & (tags.reason == NO_THRESHOLD)
+    confident: npt.NDArray[np.bool_] = unjudged & (tags.confidence >= np.float32(target))
+    return confident
 
 
 def parse_comparisons(texts: Sequence[str], schema: Schema) -> tuple[Comparison, ...]:

@@ -276,7 +276,7 @@ def _compare(
         counts[name] = {text: int((verdicts == verdict).sum()) for verdict, text in VERDICTS.items()}
         words = Counter((_text(cells[i]) or "").strip()[:80] for i in np.flatnonzero(verdicts == UNKNOWN))
         unknown[name] = dict(words.most_common(UNKNOWN_WORDS_KEPT))
-        contradicted = (verdicts == OTHER) & sure_enough(tags, job.target)
+        contradicted = (verdicts == OTHER) & sure_enough(tags, comparison, job.calibration, job.target)
         counts[name]["contradicted"] = int(contradicted.sum())
         for i in np.flatnonzero(contradicted):
             tags.decision[i] = REVIEW

@@ -130,6 +130,17 @@ def test_shopify_is_told_of_a_missing_title(apparel: Schema, tmp_path: Path) -> 
     assert "no column Title" in result.stderr
 
 
+def test_shopify_is_told_of_a_file_that_is_too_large(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "shopify.csv"
+    assert "split it" not in command("export", out, "--format", "shopify", "--output", file).stderr
+    monkeypatch.setattr("tagger.catalog.export.shopify.MAX_BYTES", file.stat().st_size - 1)
+    said = command("export", out, "--format", "shopify", "--output", file).stderr
+    assert "Shopify imports up to 15 MB: split it" in said
+    assert "15 MB" not in command("export", out, "--format", "google", "--output", file).stderr
+
+
 # -- the rules, one by one -------------------------------------------------------------------------------------------
 
 
