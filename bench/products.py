@@ -34,7 +34,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from tagger.model.bundle import default_bundle, load_bundle
-from tagger.model.confidence import NOT_APPLICABLE, Calibration, decide
+from tagger.model.confidence import ACCEPTED, NOT_APPLICABLE, Calibration, decide
 from tagger.model.pooling import pool_scores
 from tagger.results import ResultStore
 from tagger.training.data import LabelledPhotos, read_labels
@@ -55,6 +55,7 @@ class Tags:
     confidence: npt.NDArray[np.float64]
     right: npt.NDArray[np.bool_]
     item: npt.NDArray[np.int64]
+    accepted: npt.NDArray[np.bool_]
 
     @property
     def ece(self) -> float:
@@ -104,11 +105,12 @@ def tags_of(logits: Scores, photos: LabelledPhotos, calibration: Calibration, na
     decided = decide(logits, photos.schema, calibration, "0.95")[name]
     allowed = photos.allowed[:, photos.schema.slices[name]]
     rows = np.flatnonzero(allowed.any(axis=1) & (decided.decision != NOT_APPLICABLE))
-    return Tags(decided.confidence[rows].astype(np.float64), allowed[rows, decided.best[rows]], rows)
+    right = allowed[rows, decided.best[rows]]
+    return Tags(decided.confidence[rows].astype(np.float64), right, rows, decided.decision[rows] == ACCEPTED)
 
 
 def together(tags: Sequence[Tags]) -> Tags:
-    return Tags(*(np.concatenate([getattr(t, f) for t in tags]) for f in ("confidence", "right", "item")))
+    return Tags(*(np.concatenate([getattr(t, f) for t in tags]) for f in ("confidence", "right", "item", "accepted")))
 
 
 def difference(pooled: Tags, single: Tags, n_items: int, generator: np.random.Generator) -> tuple[float, float]:
@@ -163,6 +165,8 @@ def measure(labels: Sequence[str], bundle_folder: str, n: int, seed: int) -> dic
                 "ece": chosen.ece,
                 "chance": chance,
                 "excess": chosen.ece - chance,
+                "accepted": float(chosen.accepted.mean()),
+                "precision": float(chosen.right[chosen.accepted].mean()) if chosen.accepted.any() else float("nan"),
             }
     whole = {way: together(list(tags.values())) for way, tags in by_way.items()}
     intervals = {
@@ -194,6 +198,10 @@ def render(result: dict[str, object]) -> str:
             f"\nall tags, ECE: single {ece['single']['ece']:.4f}, {way} {ece[way]['ece']:.4f}; "
             f"difference {ece[way]['ece'] - ece['single']['ece']:+.4f} (95 % {low:+.4f} to {high:+.4f})"
         )
+    accepted = ", ".join(
+        f"{way} {row['accepted']:.1%} at {row['precision']:.1%}" for way, row in rows["all tags"].items()
+    )
+    lines.append(f"\naccepted by the thresholds of single photos, and the share of these that is right: {accepted}")
     return "\n".join(lines)
 
 

@@ -1,9 +1,12 @@
 """The shop's own words against the model's tags: 'the feed says white, the model says black'.
 
 A comparison names an attribute and the manifest column in which the shop says what it is. The shop's words are looked
-up among the names, display names and synonyms of the values in every language, without regard to case, width and
-spacing. `black/white`, `black, white` and `black|white` name several values, of which any may be the one on the photo.
-A word that names no value says nothing: it contradicts no tag, but is counted.
+up among the names, display names and synonyms of the values in every language, without regard to case, width, spacing
+and an English plural. `black/white`, `black, white` and `black|white` name several values, of which any may be the
+one on the photo. A word that names no value says nothing: it contradicts no tag, but is counted.
+
+Only a tag that is sure enough contradicts: one that is accepted, or one whose confidence reaches the target precision
+although no threshold holds for it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.errors import UsageError
+from tagger.model.confidence import ACCEPTED, NO_THRESHOLD, REVIEW, AttributeDecisions, Calibration
 from tagger.schema import Attribute, Schema
 
 _BETWEEN = re.compile(r"[/,|;+]|&| and ")
@@ -51,11 +55,16 @@ class Comparison:
         text = _folded(cell or "")
         if not text:
             return None
-        if text in self._values:  # a synonym may hold a separator, as '3/4 sleeve' does
-            return self._values[text]
-        parts = [part.strip() for part in _BETWEEN.split(text) if part.strip()]
-        found = [self._values.get(part, frozenset()) for part in parts]
+        whole = self._named(text)
+        if whole:  # a synonym may hold a separator, as '3/4 sleeve' does
+            return whole
+        found = [self._named(part.strip()) for part in _BETWEEN.split(text) if part.strip()]
         return frozenset().union(*found) if found and all(found) else frozenset()
+
+    def _named(self, word: str) -> frozenset[int]:
+        """Positions of the values that a word names, in the singular where the word as it stands names none."""
+        singulars = (word.removesuffix(ending) for ending in ("", "s", "es"))
+        return next((self._values[form] for form in singulars if form in self._values), frozenset())
 
     def verdicts(self, cells: Sequence[str | None], best: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
         """EMPTY, UNKNOWN, SAME or OTHER for every cell, (cells,).
@@ -72,6 +81,22 @@ class Comparison:
             else:
                 result[i] = UNKNOWN if not values else SAME if k in values else OTHER
         return result
+
+
+def sure_enough(
+    tags: AttributeDecisions, comparison: Comparison, calibration: Calibration, target: str
+) -> npt.NDArray[np.bool_]:
+    """Tags that may contradict the shop, (photos,).
+
+    Args:
+        target: key of the target precision, such as '0.95'.
+    """
+    if calibration.thresholds.get(target, {}).get(comparison.attribute.name) is not None:
+        accepted: npt.NDArray[np.bool_] = tags.decision == ACCEPTED
+        return accepted
+    unjudged = (tags.decision == REVIEW) & (tags.reason == NO_THRESHOLD)
+    confident: npt.NDArray[np.bool_] = unjudged & (tags.confidence >= np.float32(target))
+    return confident
 
 
 def parse_comparisons(texts: Sequence[str], schema: Schema) -> tuple[Comparison, ...]:

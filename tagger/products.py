@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.compare import OTHER, Comparison, columns_read, parse_comparisons
+from tagger.compare import OTHER, Comparison, columns_read, parse_comparisons, sure_enough
 from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
@@ -31,7 +31,6 @@ from tagger.model.confidence import (
     NOT_APPLICABLE,
     REASONS,
     REVIEW,
-    AttributeDecisions,
     Calibration,
     decide,
 )
@@ -137,7 +136,8 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
     by_photo = decide(logits, schema, calibration, target)
 
     contradicted = {
-        comparison.attribute.name: _contradicted(comparison, table, group, ok, decided[comparison.attribute.name])
+        comparison.attribute.name: sure_enough(decided[comparison.attribute.name], comparison, calibration, target)
+        & _contradicted(comparison, table, group, ok, decided[comparison.attribute.name].best)
         for comparison in parse_comparisons(info.key.compare, schema)
     }
     seen = n_ok > 0
@@ -211,13 +211,12 @@ def _contradicted(
     table: pa.Table,
     group: npt.NDArray[Any],
     ok: npt.NDArray[np.bool_],
-    tags: AttributeDecisions,
+    best: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
-    """Items whose accepted tag the shop's own word in any of their rows contradicts, (items,)."""
+    """Items whose tag the shop's own word in any of their rows contradicts, (items,)."""
     cells = table.column(f"manifest_{comparison.column}").filter(ok).to_pylist()
-    verdicts = comparison.verdicts(cells, tags.best[group[ok]])
-    result: npt.NDArray[np.bool_] = np.bincount(group[ok][verdicts == OTHER], minlength=len(tags.best)) > 0
-    result &= tags.decision == ACCEPTED
+    verdicts = comparison.verdicts(cells, best[group[ok]])
+    result: npt.NDArray[np.bool_] = np.bincount(group[ok][verdicts == OTHER], minlength=len(best)) > 0
     return result
 
 

@@ -28,7 +28,7 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
     "--compare",
     multiple=True,
     metavar="ATTRIBUTE=COLUMN",
-    help="A manifest column in which the shop itself says it: an accepted tag that differs goes to review. Repeatable.",
+    help="A manifest column in which the shop itself says it: a sure tag that differs goes to review. Repeatable.",
 )
 @click.option("--embeddings/--no-embeddings", default=False, help="Store the network's embedding of every photo.")
 @click.option("--target-precision", type=float, metavar="P", help="0.80 to 0.99 in steps of 0.01. Default: 0.95.")

@@ -217,6 +217,9 @@ def _faults(bundle: Bundle) -> Iterator[str]:
     for name, temperature in calibration.temperatures.items():
         if not (math.isfinite(temperature) and temperature > 0):
             yield f"the temperature of {name} is {temperature}"
+    for name, exponent in calibration.pooling.items():
+        if not -1 <= exponent <= 1:
+            yield f"the pooling exponent of {name} is {exponent}"
     for target, thresholds in calibration.thresholds.items():
         for name, threshold in thresholds.items():
             if threshold is not None and not math.isfinite(threshold):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tagger import storage
-from tagger.compare import EMPTY, OTHER, SAME, UNKNOWN, Comparison
+from tagger.compare import EMPTY, OTHER, SAME, UNKNOWN, Comparison, sure_enough
 from tagger.errors import ImageError, TaggerError
 from tagger.final import DISAGREEMENT
 from tagger.ledger import Ledger
@@ -281,9 +281,7 @@ def _compare(
     decided: dict[str, AttributeDecisions],
     reasons: list[list[str]],
 ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
-    """An accepted tag that the shop's own word contradicts goes to review, and with it what hangs on it.
-
-    A tag that is in review anyway contradicts nobody: the model is not sure enough of it.
+    """A sure tag that the shop's own word contradicts goes to review, and with it what hangs on it.
 
     Returns:
         What the commit says of it: attribute → verdict → rows, and attribute → cell that names no value → rows.
@@ -299,7 +297,7 @@ def _compare(
         counts[name] = {text: int((verdicts == verdict).sum()) for verdict, text in VERDICTS.items()}
         words = Counter((_text(cells[i]) or "").strip()[:80] for i in np.flatnonzero(verdicts == UNKNOWN))
         unknown[name] = dict(words.most_common(UNKNOWN_WORDS_KEPT))
-        contradicted = (verdicts == OTHER) & (tags.decision == ACCEPTED)
+        contradicted = (verdicts == OTHER) & sure_enough(tags, comparison, job.calibration, job.target)
         counts[name]["contradicted"] = int(contradicted.sum())
         for i in np.flatnonzero(contradicted):
             tags.decision[i] = REVIEW

@@ -198,6 +198,9 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
         metrics=bundle.metrics | {"calibrated": figures},
     )
     lines = [_listed(f"of {len(ok)} photos could not be read and are left out", unread)] if unread else []
+    if fitted.calibration.pooling:
+        exponents = ", ".join(f"{name} {value:+.2f}" for name, value in fitted.calibration.pooling.items())
+        lines.append(f"several photos of one item, 0 as sure as one photo, 1 as independent ones: {exponents}")
     return save_bundle(copy, recalibration.out), lines + explain(bundle.schema, fitted)
 
 

@@ -130,6 +130,17 @@ def test_shopify_is_told_of_a_missing_title(apparel: Schema, tmp_path: Path) -> 
     assert "no column Title" in result.stderr
 
 
+def test_shopify_is_told_of_a_file_that_is_too_large(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "shopify.csv"
+    assert "split it" not in command("export", out, "--format", "shopify", "--output", file).stderr
+    monkeypatch.setattr("tagger.catalog.export.shopify.MAX_BYTES", file.stat().st_size - 1)
+    said = command("export", out, "--format", "shopify", "--output", file).stderr
+    assert "Shopify imports up to 15 MB: split it" in said
+    assert "15 MB" not in command("export", out, "--format", "google", "--output", file).stderr
+
+
 # -- the rules, one by one -------------------------------------------------------------------------------------------
 
 
@@ -322,6 +333,35 @@ def test_shopify_the_shops_own_cells_stay_where_no_tag_fills_them(apparel: Schem
     assert (line["Product Category"], line[colour]) == ("Apparel & Accessories > Shoes", "red")
     line, _ = shopify(apparel, "a", {"category": "hat"}, kept)
     assert line[colour] == "gold"
+
+
+def test_shopify_metafields_follow_the_shops_own_category(apparel: Schema) -> None:
+    kept = {"Product Category": "Apparel & Accessories > Clothing > Dresses > Wrap Dresses"}
+    line, report = shopify(apparel, "a", {"sleeve_length": "short", "gender": "women"}, kept)
+    assert line["Product Category"] == kept["Product Category"]
+    assert line["Sleeve length type (product.metafields.shopify.sleeve-length-type)"] == "short"
+    assert list(report.counts) == [("gender", "no such metafield is known of Wrap Dresses; it is a tag only")]
+    line, report = shopify(apparel, "a", {"colour": "red"}, {"Product Category": "Home & Garden"})
+    assert line["Color (product.metafields.shopify.color-pattern)"] == ""
+    assert list(report.counts) == [("colour", "no such metafield is known of Home & Garden; it is a tag only")]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("Tags", "sale, =1+1"),
+        ("Tags", "t" * 256),
+        ("Product Category", "Apparel\u202e"),
+        ("Neckline (product.metafields.shopify.neckline)", "@crew"),
+    ],
+)
+def test_shopify_a_product_whose_own_cells_the_file_cannot_hold_is_left_out(
+    apparel: Schema, column: str, cell: str
+) -> None:
+    """Else the import would take them from the store."""
+    line, report = shopify(apparel, "a", {"category": "dress"}, {column: cell})
+    assert line == {}
+    assert [field for field, _ in report.counts] == [column]
 
 
 def test_shopify_tags(apparel: Schema) -> None:

@@ -201,6 +201,8 @@ def test_a_brake_is_exit_3_and_leaves_the_rows(
         ("--target-precision", "0.5"),
         ("--device", "tpu"),
         ("--keep", "colour"),
+        ("--compare", "colour"),
+        ("--compare", "size=colour"),
         ("--reuse", "nowhere"),
         ("--what",),
     ],
@@ -253,6 +255,26 @@ def test_the_summary_names_failures_reuse_and_a_placeholder(
     assert "one photo stands in 2 rows" in ended.stdout
     assert "tags differ from the previous result" in ended.stdout
     assert "two/products" in ended.stdout
+
+
+def test_the_summary_tells_of_a_comparison_and_of_words_that_name_nothing(
+    tagger: Tagger, make_manifest: MakeManifest, dummy_bundle: str
+) -> None:
+    rows = make_manifest(6).read_text().splitlines()
+    words = ["kind", "tee", "셔츠", "gizmo", "gizmo", "", "dress"]
+    manifest = Path("words.csv")
+    manifest.write_text("".join(f"{row},{word}\n" for row, word in zip(rows, words, strict=True)), encoding="utf-8")
+    options = ("--bundle", dummy_bundle, "--compare", "category=kind")
+    ended = tagger("run", manifest, "--out", "out", *options)
+    assert ended.code == 0, ended.stderr
+    assert "category beside the shop's own: " in ended.stdout
+    assert "; 2 with words that name no value: 'gizmo'" in ended.stdout
+    counts = json.loads(tagger("run", manifest, "--out", "out", *options, "--json").stdout)["compared"]["category"]
+    assert counts["unknown_words"] == {"gizmo": 2}
+    assert counts["same"] + counts["other"] == 3
+    ended = tagger("run", manifest, "--out", "out", "--bundle", dummy_bundle)
+    assert ended.code == 2
+    assert "compare: category=kind there, none now" in one_sentence(ended)
 
 
 def test_status_tells_the_state(tagger: Tagger, make_manifest: MakeManifest, dummy_bundle: str, tmp_path: Path) -> None:

@@ -285,6 +285,9 @@ def test_a_description_that_is_none(tmp_path: Path, text: str | bytes, said: str
         ({"calibration__temperatures": {"kind": 0}}, "is damaged: the temperature of kind is 0.0"),
         ({"calibration__temperatures": {"kind": -1}}, "is damaged: the temperature of kind is -1.0"),
         ({"calibration__temperatures": {"kind": float("nan")}}, "is damaged: the temperature of kind is nan"),
+        ({"calibration__pooling": {"kind": float("nan")}}, "is damaged: the pooling exponent of kind is nan"),
+        ({"calibration__pooling": {"kind": 1.5}}, "is damaged: the pooling exponent of kind is 1.5"),
+        ({"calibration__pooling": ["kind"]}, "is damaged: AttributeError"),
         (
             {"calibration__thresholds": {"0.95": {"kind": float("nan")}}},
             "is damaged: the threshold of kind for 0.95 is",

@@ -85,6 +85,23 @@ def test_a_sure_tag_that_the_shop_contradicts_goes_to_review_and_no_other(
     assert summary["accepted"]["category"] == len(sure) - counts["contradicted"]
 
 
+def test_where_no_threshold_holds_a_confidence_above_the_target_contradicts(
+    shop: Shop, plain: list[dict[str, Any]]
+) -> None:
+    """The bundle has no threshold for colour: all its tags are in review, and a person learns what the shop says."""
+    other = {"red": "Green", "green": "blue", "blue": "grey", "grey": "red"}
+    write(shop, {}, {row["row"]: other[row["colour"]] for row in plain})
+    shop.run(compare=("colour=tone",))
+    confident = {row["row"] for row in plain if row["colour_confidence"] >= 0.95}
+    assert 0 < len(confident) < ITEMS
+    for row in shop.rows():
+        reasons = [reason for reason in row["review_reasons"] if reason.startswith("colour:")]
+        assert reasons == ["colour:no_threshold", *["colour:disagreement"] * (row["row"] in confident)]
+    lines = read_csv(command("review", "export", shop.out, "--attribute", "colour").stdout_bytes)
+    told = {line["item_id"] for line in lines if line["reason"].startswith("no_threshold; disagreement: feed says ")}
+    assert told == {row["item_id"] for row in plain if row["row"] in confident}
+
+
 def test_resumed_and_reused_runs_say_the_same(
     shop: Shop,
     plain: list[dict[str, Any]],

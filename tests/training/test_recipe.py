@@ -277,6 +277,20 @@ def test_temperature_of_an_attribute_without_labels_is_kept(
     assert "colour: always reviewed: no photo is labelled" in result.stderr
 
 
+def test_items_with_several_photos_in_a_sample_calibrate_the_pooling(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    rows = [row | {"item_id": f"item {i // 2}"} for i, row in enumerate([*sample, *sample])]  # 80 items
+    labels = write_labels(tmp_path / "sample.csv", rows)
+    result = tagger("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "new")
+    assert result.exit_code == 0, result.output
+    pooling = load_bundle(str(tmp_path / "new")).calibration.pooling
+    assert "category" in pooling
+    assert all(-1 <= exponent <= 1 for exponent in pooling.values())
+    assert f"category {pooling['category']:+.2f}" in result.stdout
+    assert load_bundle(dummy_bundle).calibration.pooling == {}
+
+
 def test_rows_of_val_are_calibrated_on_where_there_are_splits(
     dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
 ) -> None:

@@ -17,8 +17,8 @@ product taxonomy (github.com/Shopify/product-taxonomy, data/categories and data/
   taxonomy values, several separated by '; '.
 
 The store's own columns fill what no tag fills: a kept manifest column (`tagger run --keep`) whose name is the header
-here stands in for an empty cell, its Tags stay in front of the new ones, its Product Category stays, and its Handle and
-Title name the product. Where no Handle is kept, the item id is the handle.
+here stands in for an empty cell, its Tags stay in front of the new ones, its Product Category stays and says which
+metafields there are, and its Handle and Title name the product. Where no Handle is kept, the item id is the handle.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from tagger.schema import Attribute, Schema
 
 MAX_HANDLE = MAX_TITLE = MAX_TAG = 255
 MAX_TAGS = 250
+MAX_CELL = 5_000  # characters of a cell of the shop's own that is passed on
 MAX_BYTES = 15_000_000  # of a file that Shopify imports
 HANDLE = re.compile(r"[A-Za-z0-9-]+")
 _FLUSH_AFTER = 1 << 16  # characters
@@ -145,7 +146,6 @@ _TOPS = f"{_CLOTHING} > Clothing Tops"
 _TOP = frozenset({"color-pattern", "neckline", "age-group", "target-gender", "sleeve-length-type"})
 _NO_SLEEVE = _TOP - {"sleeve-length-type"}
 _PANTS = frozenset({"color-pattern", "fit", "pants-length-type", "age-group", "target-gender"})
-_PLAIN = frozenset({"color-pattern"})
 
 CATEGORIES = {
     **dict.fromkeys(("t-shirt", "tee"), Category(f"{_TOPS} > T-Shirts", _TOP)),
@@ -170,10 +170,12 @@ CATEGORIES = {
     **{name: Category(f"{_CLOTHING} > Pants > {name.title()}", _PANTS) for name in ("jeans", "leggings", "joggers")},
     "shorts": Category(f"{_CLOTHING} > Shorts", _PANTS - {"pants-length-type"}),
     "skirt": Category(f"{_CLOTHING} > Skirts", frozenset({"color-pattern", "skirt-dress-length-type"})),
-    "shoes": Category("Apparel & Accessories > Shoes", _PLAIN),
-    "hat": Category("Apparel & Accessories > Clothing Accessories > Hats", _PLAIN),
+    "shoes": Category("Apparel & Accessories > Shoes", frozenset({"color-pattern", "age-group", "target-gender"})),
+    "hat": Category("Apparel & Accessories > Clothing Accessories > Hats", frozenset({"color-pattern"})),
 }
 """word → node; where this does not say for certain that a node has a metafield, it is left out."""
+
+_NODES = {category.path: category.keys for category in CATEGORIES.values()}
 
 
 def write_shopify(
@@ -241,18 +243,45 @@ def _line(
     if not product.tags:
         report.leave_out(product.item_id, "", "", "nothing to say that is sure enough")
         return None
-    category = _category(product, schema, report)
+    fault_of_own = _fault_of_own(shop, header)
+    if fault_of_own is not None:
+        report.leave_out(product.item_id, *fault_of_own)
+        return None
+    own_path = shop.get("product category", "")
+    category = _node_of(own_path) if own_path else _category(product, schema, report)
     fields = _metafields(product, schema, category, report)
     line = {
         "Handle": handle,
         "Title": title,
-        "Product Category": shop.get("product category") or (category.path if category is not None else ""),
+        "Product Category": category.path if category is not None else "",
         "Tags": ", ".join(_tags(product, schema, shop.get("tags", ""), language, report)),
     }
     for key in keys:
         name = METAFIELDS[key].header
         line[name] = fields.get(key) or shop.get(name.casefold(), "")
     return [line[name] for name in header]
+
+
+def _fault_of_own(shop: dict[str, str], header: Sequence[str]) -> tuple[str, str, str] | None:
+    """(column, text, reason) of a cell of the shop that the file cannot hold.
+
+    Without the cell the import would take from the store what it holds now, so the product as a whole is left out.
+    """
+    for column in header[1:]:
+        cell = shop.get(column.casefold(), "")
+        texts = [tag.strip() for tag in cell.split(",")] if column == "Tags" else [cell]
+        for text in texts:
+            fault = fault_of_text(text, MAX_TAG if column == "Tags" else MAX_CELL)
+            if fault is not None:
+                return column, text, f"the shop's own text {fault}"
+    return None
+
+
+def _node_of(path: str) -> Category:
+    """The node of the shop's own path: with the metafields of the nearest node above it that is known here."""
+    levels = path.split(" > ")
+    above = (" > ".join(levels[:depth]) for depth in range(len(levels), 0, -1))
+    return Category(path, next((_NODES[node] for node in above if node in _NODES), frozenset()))
 
 
 def _category(product: Product, schema: Schema, report: Report) -> Category | None:
@@ -282,7 +311,7 @@ def _metafields(product: Product, schema: Schema, category: Category | None, rep
             continue
         possible = [key for key in keys if key in category.keys]
         if not possible:
-            reason = f"{category.path.rsplit(' > ', 1)[-1]} have no such metafield in the taxonomy; it is a tag only"
+            reason = f"no such metafield is known of {category.path.rsplit(' > ', 1)[-1]}; it is a tag only"
             report.leave_out(product.item_id, name, value, reason)
             continue
         handle = _handle_of(schema.by_name[name], value, METAFIELDS[possible[0]])
