@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.catalog.likeness import Likeness, Tag, compare
-from tagger.catalog.nearest import ExactSearch, Found
+from tagger.catalog.nearest import ExactSearch
 from tagger.catalog.photos import LIKELY, Photos, Where, read_photos
 from tagger.catalog.vectors import WAYS, profiles, shares
 from tagger.errors import UsageError
@@ -58,7 +58,10 @@ class FoundItem:
 
 @dataclass(frozen=True)
 class World:
-    """How far the query is from the catalogue, and how far its own photos are from each other."""
+    """How far the query is from the catalogue, and how far its own photos are from each other.
+
+    By embedding; by profile where the run stored no embeddings.
+    """
 
     distance: float  # 1 − similarity of the nearest product, whatever the filters
     usual: float  # 99 % of the catalogue's photos have another product at no greater distance
@@ -103,7 +106,9 @@ class Catalogue:
         self._bundle, self._device = bundle or info.bundle, device
         self._engine: Engine | None = None
         self._engine_lock, self._search_lock = threading.Lock(), threading.Lock()
-        self._searches: dict[str, tuple[ExactSearch, float | None]] = {}
+        self._searches: dict[str, ExactSearch] = {}
+        self._usual: float | None = None
+        self._usual_is_known = False
 
     @classmethod
     def load(
@@ -227,22 +232,16 @@ class Catalogue:
     # -- the answer ----------------------------------------------------------------------------------------------
 
     def _answer(self, query: _Query, k: int, by: str, where: Where, with_itself: bool) -> Answer:
-        search, usual = self._search(by)
-        vectors = self._vectors(by, query)
         groups = self._photos.groups
         others = None if with_itself or not len(query.itself) else ~np.isin(groups, query.itself)
         passing = self._photos.passing(where)
         allowed = others if passing is None else passing if others is None else passing & others
-        found = search.nearest(vectors, k, groups, allowed)
-        world = None
-        if usual is not None:
-            nearest = found if passing is None else search.nearest(vectors, 1, groups, others)
-            world = World(_distance(nearest), usual)
+        found = self._search(by).nearest(self._vectors(by, query), k, groups, allowed)
         items = tuple(
             self._found(row, score, query)
             for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True)
         )
-        return Answer(items, by, {name: tag.value for name, tag in query.tags.items()}, world)
+        return Answer(items, by, {name: tag.value for name, tag in query.tags.items()}, self._world(query, others))
 
     def _found(self, row: int, score: float, query: _Query) -> FoundItem:
         photos, tags = self._photos, self._photos.tags(row)
@@ -260,8 +259,8 @@ class Catalogue:
         both = (query.profile, query.embedding)
         return [vector for vector, share in zip(both, shares(by), strict=True) if share and vector is not None]
 
-    def _search(self, by: str) -> tuple[ExactSearch, float | None]:
-        """The search, and the distance that is usual; made at the first query that needs it."""
+    def _search(self, by: str) -> ExactSearch:
+        """The search that `by` names; made at the first query that needs it."""
         if by not in WAYS:
             raise UsageError(f"--by {by}: {', '.join(WAYS)}")
         if by != "profile" and not self.has_embeddings:
@@ -270,9 +269,20 @@ class Catalogue:
             if by not in self._searches:
                 both = (self._photos.profiles, self._photos.embeddings)
                 kept = [(m, share) for m, share in zip(both, shares(by), strict=True) if share and m is not None]
-                search = ExactSearch([m for m, _ in kept], [share for _, share in kept])
-                self._searches[by] = search, self._usual_distance(search)
+                self._searches[by] = ExactSearch([m for m, _ in kept], [share for _, share in kept])
             return self._searches[by]
+
+    def _world(self, query: _Query, others: npt.NDArray[np.bool_] | None) -> World | None:
+        """By looks where it can be: a network is sure of its tags also for a photo that shows no garment at all."""
+        by = "embedding" if self.has_embeddings else "profile"
+        search = self._search(by)
+        with self._search_lock:
+            if not self._usual_is_known:
+                self._usual, self._usual_is_known = self._usual_distance(search), True
+        if self._usual is None:
+            return None
+        nearest = search.nearest(self._vectors(by, query), 1, self._photos.groups, others)
+        return World(1.0 - float(nearest.scores[0]) if len(nearest.scores) else 1.0, self._usual)
 
     def _usual_distance(self, search: ExactSearch) -> float | None:
         groups = self._photos.groups_by_bytes()
@@ -280,7 +290,3 @@ class Catalogue:
             return None
         sample = np.linspace(0, len(search) - 1, min(WORLD_SAMPLE, len(search))).astype(np.intp)
         return float(np.percentile(1.0 - search.nearest_others(sample, groups), WORLD_PERCENTILE))
-
-
-def _distance(found: Found) -> float:
-    return 1.0 - float(found.scores[0]) if len(found.scores) else 1.0
