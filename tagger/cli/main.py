@@ -17,6 +17,7 @@ COMMANDS = {
     "status": "tagger.cli.run:status",
     "review": "tagger.cli.review:review",
     "export": "tagger.cli.export:export",
+    "similar": "tagger.cli.similar:similar",
     "schema": "tagger.cli.schema:schema",
     "train": "tagger.cli.train:train",
     "evaluate": "tagger.cli.evaluate:evaluate",
