@@ -6,6 +6,7 @@ and it needs no compiler of its own at run time. It is an extra: `pip install 't
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import numpy as np
@@ -26,6 +27,15 @@ EXACT_FORCES = 8_000
 Floats = npt.NDArray[np.float32]
 
 
+def require_library() -> None:
+    """Raises `UsageError` where openTSNE is not installed, before any work is done."""
+    if importlib.util.find_spec("openTSNE") is None:
+        raise UsageError(
+            "the neighbour layout needs openTSNE, which is not installed: pip install 'tagger[map]', "
+            "or take --layout autoencoder"
+        )
+
+
 def neighbour_layout(features: Floats, seed: int = 0, threads: int | None = None) -> Floats:
     """Two dimensions in which near points are those that are near in `features`.
 
@@ -40,14 +50,10 @@ def neighbour_layout(features: Floats, seed: int = 0, threads: int | None = None
     Raises:
         UsageError: openTSNE is not installed.
     """
-    try:
-        from openTSNE import TSNE
-        from openTSNE.affinity import PerplexityBasedNN
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"the neighbour layout needs {error.name}, which is not installed: pip install 'tagger[map]', "
-            "or take --layout autoencoder"
-        ) from None
+    require_library()
+    from openTSNE import TSNE
+    from openTSNE.affinity import PerplexityBasedNN
+
     n = len(features)
     jobs = (threads or os.cpu_count() or 1) if n > EXACT_FORCES else 1  # few points: threads cost more than they do
     affinities = PerplexityBasedNN(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tagger.errors import UsageError
 from tagger.final import verdict_of
 from tagger.ledger import Ledger
 from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, Calibration, applies, probabilities
@@ -84,6 +85,30 @@ def hellinger(profile: npt.NDArray[np.floating[Any]], schema: Schema) -> Floats:
 def weight(attribute: Attribute, schema: Schema) -> float:
     """What an attribute counts in squared distances."""
     return PARENT_WEIGHT if schema.dependants(attribute.name) else 1.0
+
+
+def count_items(store: ResultStore) -> int:
+    """Items of all committed rows, those without a photo that could be read among them."""
+    return len({item_id for table in store.parts(["item_id"]) for item_id in table.column("item_id").to_pylist()})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of one attribute, or the density of items."""
+
+    attribute: Attribute | None  # None: the density
+    value: int = 0
+
+
+def parse_choice(text: str, schema: Schema) -> Choice:
+    """`density` or `ATTRIBUTE=VALUE`; raises `UsageError` or `SchemaError` for anything else."""
+    if text == "density":
+        return Choice(None)
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--heat {text!r} is neither density nor ATTRIBUTE=VALUE, as in colour=red")
+    attribute = schema.attribute(name)
+    return Choice(attribute, attribute.index(value))
 
 
 # -- photos → items ------------------------------------------------------------------------------------------------
