@@ -129,7 +129,7 @@ def womens_profile(points: Points, schema: Schema) -> Floats:
 
 
 def bottom_types(points: Points) -> dict[str, Floats]:
-    """The study had one list for what the shipped schema splits into the style of a garment and the shape of its leg."""
+    """The study had one list for what the shipped schema splits into a garment's style and the shape of its leg."""
     style, shape = points.schema.attribute("bottom_style"), points.schema.attribute("leg_shape")
     p_style, p_shape = (points.profile[:, points.schema.slices[a.name]] for a in (style, shape))
     weights = {
@@ -241,8 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trust = trustworthiness(hellinger(points.profile, schema), xy, neighbours=min(5, (len(points) - 1) // 2))
     read = reconstruction(model.decoder(xy[held_out]), points.profile[held_out], points.profile[fitted], schema)
     print(
-        f"two dimensions: trustworthiness {trust:.3f}; of {read.items} held-out items {read.names_own_value:.1%} of the "
-        f"values are read back ({read.parents_alone:.1%} from top or bottom alone)"
+        f"two dimensions: trustworthiness {trust:.3f}; of {read.items} held-out items {read.names_own_value:.1%} of "
+        f"the values are read back ({read.parents_alone:.1%} from top or bottom alone)"
     )
     if options.item is not None and options.item not in points.item_ids:
         raise SystemExit(f"--item {options.item} is not among the tops and bottoms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,8 @@ from tagger.cli.options import as_json, decisions, echo_json, example
 
 if TYPE_CHECKING:
     from tagger.catalog.atlas import Layout
-    from tagger.catalog.map.page import LayoutView
+    from tagger.catalog.map.page import LayoutView, PageTexts
+    from tagger.catalog.map.points import Points
 
 THUMBNAILS = 400
 LABELS = {"neighbours": "Neighbours", "autoencoder": "Autoencoder"}
@@ -33,7 +35,7 @@ ABOUT = {
     help="Which layouts the page offers; of both, neighbours comes first.",
 )
 @click.option("--heat", metavar="ATTRIBUTE=VALUE", help="Heat map to begin with: colour=red, or density.")
-@click.option("--colour", metavar="ATTRIBUTE", help="Colour the points of the picture by it. Default: the first one.")
+@click.option("--colour", metavar="ATTRIBUTE", help="Colour the points by it. Default: the first one.")
 @click.option("--language", type=click.Choice(["en", "ko"]), default="en", show_default=True, help="Names for people.")
 @click.option(
     "--thumbnails",
@@ -70,8 +72,7 @@ def map_command(
     from tagger import storage
     from tagger.catalog.atlas import AUTOENCODER, LAYOUTS, fit_layouts, save_autoencoder
     from tagger.catalog.map.layout import require_library
-    from tagger.catalog.map.page import PageTexts, write_map
-    from tagger.catalog.map.photos import choose_photos
+    from tagger.catalog.map.page import PageTexts
     from tagger.catalog.map.picture import PictureOptions, draw_map
     from tagger.catalog.map.points import count_items, parse_choice, read_points
     from tagger.cli.output import open_output
@@ -79,7 +80,6 @@ def map_command(
     from tagger.final import ledger_folder
     from tagger.ledger import Ledger
     from tagger.results import ResultStore
-    from tagger.source.fetch import PhotoSource
 
     names = LAYOUTS if layout == "both" else (layout,)
     if weights is not None and AUTOENCODER not in names:
@@ -94,34 +94,42 @@ def map_command(
         click.echo(f"tagger: {out} is not complete: this is what is committed so far", err=True)
     points = read_points(store, info, Ledger.read(ledger_folder(store, info, decisions)))
     layouts, autoencoder = fit_layouts(points, names, seed)
-    folder = storage.parent(info.manifest) or "."
-    views = [_view(entry) for entry in layouts]
     texts = PageTexts(
-        storage.name(store.out), info.bundle_name, len(points), count_items(store) - len(points), language, heat or ""
+        title=storage.name(store.out),
+        bundle_name=info.bundle_name,
+        items=len(points),
+        without_photo=count_items(store) - len(points),
+        language=language,
+        heat=heat or "",
+        colour=shown_colour.name,
     )
-    photos = choose_photos(points, layouts[0].xy, folder, output, PhotoSource(), thumbnails)
-    with open_output(output) as file:
-        write_map(points, views, texts, photos, file)
+    _write_page(points, layouts, texts, storage.parent(info.manifest) or ".", output, thumbnails)
     if png is not None:
         with open_output(png) as file:
             draw_map(points, layouts[0].xy, PictureOptions(texts.title, shown_colour, shown_heat, language), file)
     if weights is not None and autoencoder is not None:
         save_autoencoder(autoencoder, weights)
-    result = {
-        "items": len(points),
-        "without_photo": texts.without_photo,
-        "seed": seed,
-        "layouts": {entry.name: _figures(entry) for entry in layouts},
-        "page": output,
-        "png": png,
-        "weights": weights,
-    }
     if as_json:
-        echo_json(result)
+        files = {"page": output, "png": png, "weights": weights}
+        figures = {"layouts": {entry.name: _figures(entry) for entry in layouts}}
+        echo_json({"items": len(points), "without_photo": texts.without_photo, "seed": seed, **figures, **files})
         return
     for entry in layouts:
         click.echo(_sentence(entry), err=True)
     click.echo(f"{len(points):,} items in {output}", err=True)
+
+
+def _write_page(
+    points: Points, layouts: Sequence[Layout], texts: PageTexts, folder: str, output: str, thumbnails: int
+) -> None:
+    from tagger.catalog.map.page import write_map
+    from tagger.catalog.map.photos import choose_photos
+    from tagger.cli.output import open_output
+    from tagger.source.fetch import PhotoSource
+
+    photos = choose_photos(points, layouts[0].xy, folder, output, PhotoSource(), thumbnails)
+    with open_output(output) as file:
+        write_map(points, [_view(layout) for layout in layouts], texts, photos, file)
 
 
 def _view(layout: Layout) -> LayoutView:

@@ -25,7 +25,7 @@ async function unpack(id) {
 class Catalogue {
   constructor({ header, arrays }, pictures) {
     Object.assign(this, { n: header.items, attributes: header.attributes, ids: header.ids, uris: header.uris });
-    Object.assign(this, { links: header.links, layouts: header.layouts, heat: header.heat });
+    Object.assign(this, { links: header.links, layouts: header.layouts, heat: header.heat, colour: header.colour });
     Object.assign(this, { profile: arrays.profile, best: arrays.best, confidence: arrays.confidence, flags: arrays.flags });
     this.scores = this.profile.length / this.n;
     this.layouts.forEach((layout, number) => {

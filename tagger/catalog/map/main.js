@@ -94,7 +94,7 @@ async function start() {
   let moved = 0, pinch = 0;
   const at = event => { const box = map.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
   map.addEventListener("pointerdown", event => {
-    map.setPointerCapture(event.pointerId);
+    if (event.isTrusted) map.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, at(event));
     if (pointers.size === 1) moved = 0;
     pinch = 0; state.keyboard = false;
@@ -179,6 +179,8 @@ async function start() {
     });
   };
   $("colour").append(...catalogue.attributes.map((attribute, a) => option(attribute.label, String(a))));
+  state.colour = Math.max(0, catalogue.attributes.findIndex(attribute => attribute.name === catalogue.colour));
+  $("colour").value = String(state.colour);
   values([option("None", ""), option("Density of items", "density")], $("heat"));
   values([option("All items", "")], $("filter"));
   if (catalogue.heat) {

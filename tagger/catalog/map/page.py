@@ -56,6 +56,7 @@ class PageTexts:
     without_photo: int  # items of the run that have no photo which could be read
     language: str = "en"
     heat: str = ""  # heat map to begin with: density, ATTRIBUTE=VALUE, or empty
+    colour: str = ""  # attribute that colours the points to begin with; empty: the first
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def map_data(
         "attributes": _attributes(points.schema, texts.language),
         "layouts": described,
         "heat": texts.heat,
+        "colour": texts.colour,
         "ids": list(points.item_ids),
         "uris": list(points.image_uris),
         "links": list(photos.links),
