@@ -42,6 +42,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "safetensors": TORCH,
     "onnx": ("tagger.model.export",),
     "onnxruntime": ("tagger.model.onnx_engine",),
+    "openTSNE": ("tagger.catalog.map.layout",),
     "ray": ("tagger.tagging.ray",),
     "boto3": ("tagger.storage",),
     "botocore": ("tagger.storage",),
@@ -53,6 +54,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 
 LAZY = {
+    ("catalog", "openTSNE"),  # an extra
+    ("catalog", "openTSNE.affinity"),
     ("model", "tagger.model.bundle"),  # which itself needs InputSpec from engine
     ("model", "tagger.model.onnx_engine"),
     ("model", "tagger.model.torch_engine"),

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "tagger.cli.train:train",
     "evaluate": "tagger.cli.evaluate:evaluate",
     "calibrate": "tagger.cli.evaluate:calibrate",
+    "map": "tagger.cli.map:map_command",
     "demo": "tagger.cli.demo:demo",
 }
 

@@ -1,0 +1,1 @@
+"""A catalogue as a map: every item a point, items with like attributes beside each other."""
