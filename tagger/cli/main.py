@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "tagger.cli.evaluate:evaluate",
     "calibrate": "tagger.cli.evaluate:calibrate",
     "demo": "tagger.cli.demo:demo",
+    "bench": "tagger.cli.bench:bench",
 }
 
 

@@ -19,6 +19,8 @@ from tagger.model.net import AttributeNet
 class TorchEngine:
     """Predicts batches of one fixed shape, as `OnnxEngine` does."""
 
+    parallel = 1  # the device runs one batch after the other anyway
+
     def __init__(self, bundle: Bundle, device: str, batch_size: int) -> None:
         """
         Args:
