@@ -16,6 +16,18 @@ from tagger.model.engine import Scores
 from tagger.model.net import AttributeNet
 
 
+def load_network(bundle: Bundle) -> AttributeNet:
+    """The bundle's network with its weights in float32, for evaluation; raises `BundleError` where they do not fit."""
+    weights = bundle.file(WEIGHTS)
+    net = AttributeNet(bundle.network.backbone, bundle.schema, bundle.input_spec)
+    try:
+        tensors = load_file(Path(weights))
+        net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise BundleError(f"{weights} does not fit its bundle.json: {' '.join(str(error).split())[:300]}") from None
+    return net.eval()
+
+
 class TorchEngine:
     """Predicts batches of one fixed shape, as `OnnxEngine` does."""
 
@@ -33,15 +45,9 @@ class TorchEngine:
         kind, _, number = device.partition(":")
         if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
             raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices")
-        weights = bundle.file(WEIGHTS)
-        net = AttributeNet(bundle.network.backbone, bundle.schema, bundle.input_spec)
-        try:
-            tensors = load_file(Path(weights))
-            net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        except (SafetensorError, RuntimeError) as error:
-            raise BundleError(f"{weights} does not fit its bundle.json: {' '.join(str(error).split())[:300]}") from None
+        net = load_network(bundle)
         self._device = torch.device(device)
-        self._net = net.eval().to(self._device).to(memory_format=torch.channels_last)
+        self._net = net.to(self._device).to(memory_format=torch.channels_last)
         self._half = self._device.type == "cuda"
         self.schema = bundle.schema
         self.input_spec = bundle.input_spec
