@@ -114,7 +114,7 @@ class Observed:
         generator = np.random.default_rng(0)
         samples: dict[str, list[Array]] = {name: [] for name in names}
         sums: dict[str, Array] = {}
-        self.extremes = {name: (0.0, 0.0) for name in names}
+        self.extremes = dict.fromkeys(names, (0.0, 0.0))
         starts = range(0, len(pixels) - BATCH + 1, BATCH)
         for start in starts:
             for name, values in zip(names, engine.run(names, {"pixels": pixels[start : start + BATCH]}), strict=True):
@@ -265,7 +265,7 @@ def compare(schema: Schema, exact: Array, rounded: Array, rows: list[dict[str, s
 def time_engines(engines: dict[str, Callable[[Array], object]], pixels: Array, repeats: int) -> dict[str, float]:
     """CPU milliseconds per photo, the engines in turn, median."""
     turns: dict[str, list[float]] = {name: [] for name in engines}
-    for name, predict in engines.items():
+    for predict in engines.values():
         predict(pixels[:BATCH])
     for _ in range(repeats):
         for name, predict in engines.items():
@@ -286,7 +286,7 @@ def engines_of(exact: str, rounded: Path, with_openvino: bool) -> Iterator[tuple
         settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
         for name, graph in (("openvino float32", exact), ("openvino int8", rounded)):
             model = core.read_model(str(graph))
-            model.reshape({"pixels": [BATCH, *(d.get_length() for d in model.input("pixels").partial_shape)[1:]]})
+            model.reshape({"pixels": [BATCH, *(d.get_length() for d in list(model.input("pixels").partial_shape)[1:])]})
             request = core.compile_model(model, "CPU", settings).create_infer_request()
             yield name, lambda pixels, request=request: request.infer({"pixels": pixels})
 
@@ -326,7 +326,8 @@ def render(result: dict[str, Any]) -> str:
         lines.append(f"{name:16} {cells[0]:>10} {f['labels']:>8,} {cells[1]:>9} {cells[2]:>9}")
     lines.append(
         f"{result['tags']:,} tags of {result['photos']:,} photos: {result['agreement']:.2%} agree (at least 98.5 %), "
-        f"mean loss {100 * result['mean_loss']:.2f} points (at most 0.3): it {'holds' if result['holds'] else 'DOES NOT HOLD'}"
+        f"mean loss {100 * result['mean_loss']:.2f} points (at most 0.3): "
+        + ("it holds" if result["holds"] else "it does NOT hold")
     )
     base = result["cpu_ms_per_photo"]["onnxruntime float32"]
     for name, value in result["cpu_ms_per_photo"].items():
