@@ -55,6 +55,10 @@ type: $(VENV)/.installed ## Check types
 bench: $(VENV)/.installed ## Measure how fast each stage is, alone and together
 	@$(VENV)/bin/python bench/run_all.py
 
+.PHONY: bench-compare
+bench-compare: $(VENV)/.installed ## Compare this machine's ratios with the last recorded ones
+	@$(VENV)/bin/python bench/compare.py
+
 .PHONY: wheel
 wheel: $(SERVE_VENV)/.installed ## Build the wheel into dist/
 	@rm -rf build

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -98,6 +99,34 @@ def measure(folder: Path, sizes: list[int], repeats: int, shard_size: int) -> di
     }
 
 
+def draw(result: dict[str, Any]) -> str:
+    """The curves of rate and peak memory over the rows, as an SVG picture."""
+    sizes = result["sizes"]
+    panels = [("rows per second", "rows_per_second", "#3567a8"), ("peak memory, MB", "peak_mb", "#a84a35")]
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 280" font-family="sans-serif" font-size="12">',
+        '<rect width="760" height="280" fill="white"/>',
+    ]
+    low, high = math.log10(sizes[0]["rows"]), math.log10(sizes[-1]["rows"])
+    for number, (title, name, colour) in enumerate(panels):
+        left, top, width, height = 60 + number * 370, 40, 300, 190
+        most = 1.15 * max(size[name] for size in sizes)
+        points = [
+            (left + width * (math.log10(s["rows"]) - low) / max(high - low, 1e-9), top + height * (1 - s[name] / most))
+            for s in sizes
+        ]
+        parts.append(f'<text x="{left}" y="24" font-weight="bold">{title}</text>')
+        parts.append(f'<path d="M{left} {top}V{top + height}H{left + width}" fill="none" stroke="#888"/>')
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for (x, y), size in zip(points, sizes, strict=True):
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
+            parts.append(f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle">{size[name]:,.0f}</text>')
+            parts.append(f'<text x="{x:.1f}" y="{top + height + 18}" text-anchor="middle">{size["rows"]:,.0f}</text>')
+        parts.append(f'<text x="{left + width / 2}" y="{top + height + 38}" text-anchor="middle">rows</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
 def render(result: dict[str, Any]) -> str:
     lines = [f"{'rows':>12} {'seconds':>9} {'rows/s':>9} {'peak MB':>9} {'later MB':>9}"]
     for size in result["sizes"]:
@@ -118,12 +147,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of every size")
     parser.add_argument("--shard-size", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, help="keep links, bundle and OUT here; default: a temporary folder")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw rate and peak memory over the rows")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tagger-growth-") as temporary:
         folder = arguments.folder or Path(temporary)
         result = measure(folder, arguments.rows, arguments.repeats, arguments.shard_size)
     print(render(result))
+    if arguments.svg is not None:
+        arguments.svg.write_text(draw(result), encoding="utf-8")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

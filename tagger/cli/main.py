@@ -24,6 +24,7 @@ COMMANDS = {
     "calibrate": "tagger.cli.evaluate:calibrate",
     "map": "tagger.cli.map:map_command",
     "demo": "tagger.cli.demo:demo",
+    "bench": "tagger.cli.bench:bench",
 }
 
 

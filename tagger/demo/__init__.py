@@ -13,6 +13,6 @@ The way from labels to a folder: `plan` (labels) → `look` (cloth and colours f
 `accessories` (garments, drawn on a `sheet`) → `photo` (one JPEG) → `catalogue` (the folder).
 """
 
-from tagger.demo.catalogue import MIN_ITEMS_WITH_ODDITIES, DemoCatalogue, draw_catalogue
+from tagger.demo.catalogue import MIN_ITEMS_WITH_ODDITIES, DemoCatalogue, draw_catalogue, draw_photos
 
-__all__ = ["MIN_ITEMS_WITH_ODDITIES", "DemoCatalogue", "draw_catalogue"]
+__all__ = ["MIN_ITEMS_WITH_ODDITIES", "DemoCatalogue", "draw_catalogue", "draw_photos"]

@@ -50,6 +50,29 @@ def draw_catalogue(folder: str, items: int = 200, seed: int = 0) -> DemoCatalogu
         raise UsageError(f"cannot write the catalogue to {folder}: {storage.reason(error)}") from None
 
 
+def draw_photos(folder: str, count: int, size: tuple[int, int], drawings: int = 16) -> str:
+    """Draw photos of one size into the local `folder`, for measuring; returns the path of their manifest.
+
+    Args:
+        size: width and height in pixels.
+        drawings: how many are drawn; the others are copies under names of their own.
+
+    Raises:
+        UsageError: `folder` cannot be written.
+    """
+    drawn = [draw_photo(product, 0, size) for product in plan_products(min(count, drawings), seed=0)]
+    rows = [(f"{i:06d}", f"images/{i:06d}.jpg") for i in range(count)]
+    manifest = storage.join(folder, "manifest.csv")
+    try:
+        storage.make_folder(storage.join(folder, "images"))
+        for i, (_, image) in enumerate(rows):
+            _write_photo(storage.join(folder, image), drawn[i % len(drawn)])
+        storage.write_bytes(manifest, _csv(("item_id", "image_uri"), rows))
+    except OSError as error:
+        raise UsageError(f"cannot write photos to {folder}: {storage.reason(error)}") from None
+    return manifest
+
+
 def _draw_catalogue(folder: str, items: int, seed: int) -> DemoCatalogue:
     attributes = tuple(load_schema().by_name)
     rows: list[tuple[str, ...]] = []

@@ -41,6 +41,7 @@ class Engine(Protocol):
     input_spec: InputSpec
     schema: Schema
     device: str  # for run.json, for example 'cpu (onnxruntime 1.32.0)'
+    parallel: int  # threads that may call `predict` at the same time, and that it takes to keep the device busy
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> Scores:
         """Scores of `pixels`, shape (photos, size, size, 3), RGB; any number of photos up to the batch size.
@@ -59,7 +60,7 @@ class EngineSpec:
     bundle: str  # local folder of the bundle
     device: str  # 'cpu', 'cuda' or 'cuda:N'
     batch_size: int  # the fixed shape of a batch; smaller ones are padded up to it
-    threads: int  # of the CPU that one prediction may use
+    threads: int  # of the CPU that all predictions together may use
 
     def build(self) -> Engine:
         """The engine; only the libraries of its own kind are imported.
@@ -88,6 +89,7 @@ class DummyEngine:
     """Scores from plain arithmetic on the pixels: deterministic, instant and meaningless; for tests and benchmarks."""
 
     device = "cpu (dummy)"
+    parallel = 1
 
     def __init__(self, schema: Schema, input_spec: InputSpec) -> None:
         self.schema = schema

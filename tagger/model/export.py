@@ -13,8 +13,9 @@ import torch
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
-from tagger.model.bundle import GRAPH, WEIGHTS
+from tagger.model.bundle import GRAPH, WEIGHTS, Bundle, save_bundle
 from tagger.model.net import AttributeNet
+from tagger.model.torch_engine import load_network
 
 
 def export_network(net: AttributeNet, folder: Path, size: int) -> None:
@@ -49,6 +50,7 @@ def export_network(net: AttributeNet, folder: Path, size: int) -> None:
         )
     assert program is not None
     model = program.model_proto
+    _fold_types(model)
     _point_into_weights(model, folder / WEIGHTS)
     for holder in (model, model.graph, *model.graph.node):  # traces of the exporter: source lines of this machine
         del holder.metadata_props[:]
@@ -56,6 +58,36 @@ def export_network(net: AttributeNet, folder: Path, size: int) -> None:
         node.doc_string = ""
     onnx.save(model, graph_file)
     onnx.checker.check_model(str(graph_file))
+
+
+def rewrite_graph(bundle: Bundle, folder: Path) -> Bundle:
+    """The same bundle in `folder`, its graph as this version of `export_network` writes it, its weights untouched.
+
+    Raises:
+        BundleError: the bundle has no weights, or they are another network's.
+    """
+    net = load_network(bundle)
+    export_network(net, folder, bundle.input_spec.size)
+    return save_bundle(bundle, str(folder))
+
+
+def _fold_types(model: onnx.ModelProto) -> None:
+    """Say by its type what the exporter says by example: `CastLike(constant, tensor)` becomes `Cast(constant)`.
+
+    ONNX Runtime folds a `Cast` of a constant, but not a `CastLike` of one whose example is only known while it runs.
+    Biases and clip bounds then stay unknown to it, so it neither merges normalisation into convolutions nor lays them
+    out for the CPU's vectors, and predicts at a third of the speed.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    known = (*inferred.value_info, *inferred.input, *inferred.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in known}
+    types |= {initializer.name: initializer.data_type for initializer in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "CastLike":
+            wanted = types[node.input[1]]
+            node.op_type = "Cast"
+            del node.input[1]
+            node.attribute.append(helper.make_attribute("to", wanted))
 
 
 def _point_into_weights(model: onnx.ModelProto, weights: Path) -> None:

@@ -10,21 +10,29 @@ from tagger.errors import BundleError
 from tagger.model.bundle import GRAPH, Bundle
 from tagger.model.engine import Scores
 
+MOST_PARALLEL = 8  # predictions at once; each holds the activations of a batch, so that more cores share them instead
+
 
 class OnnxEngine:
-    """Predicts batches of one fixed shape; smaller batches are padded, so that scores do not depend on their size."""
+    """Predicts batches of one fixed shape; smaller batches are padded, so that scores do not depend on their size.
+
+    Several predictions run at once, each on one thread where there are few cores. Threads that share one prediction
+    wait for each other after every layer; beside decoding they wait for one that was put aside, and spin meanwhile.
+    """
 
     def __init__(self, bundle: Bundle, batch_size: int, threads: int) -> None:
         """
         Args:
-            threads: CPU threads of one prediction.
+            threads: CPU threads of all predictions together.
 
         Raises:
             BundleError: the bundle has no graph, or the graph does not load or is another network's.
         """
         graph = bundle.file(GRAPH)
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        self.parallel = min(threads, MOST_PARALLEL)
+        options.intra_op_num_threads = threads // self.parallel
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
@@ -36,16 +44,17 @@ class OnnxEngine:
         self.input_spec = bundle.input_spec
         self.device = f"cpu (onnxruntime {ort.__version__}, {threads} threads)"
         side = bundle.input_spec.size
-        self._padded = np.zeros((batch_size, side, side, 3), np.uint8)
+        self._shape = (batch_size, side, side, 3)
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> Scores:
         """Scores of (n, size, size, 3) uint8 RGB, n up to the batch size."""
         n = len(pixels)
-        if n < len(self._padded):
-            self._padded[:n] = pixels
-            pixels = self._padded
-        elif n > len(self._padded):
-            raise ValueError(f"{n} photos in a batch of {len(self._padded)}")
+        if n > self._shape[0]:
+            raise ValueError(f"{n} photos in a batch of {self._shape[0]}")
+        if n < self._shape[0]:
+            padded = np.zeros(self._shape, np.uint8)
+            padded[:n] = pixels
+            pixels = padded
         logits, embedding = self._session.run(["logits", "embedding"], {"pixels": pixels})
         return Scores(logits[:n], embedding[:n])
 

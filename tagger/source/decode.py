@@ -12,7 +12,9 @@ The decoder and the resizer are part of the model: a change of the pixels is a c
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -31,6 +33,12 @@ MAX_PIXELS = 8192 * 8192
 """Photos above this many pixels are refused from their header (`too_many_pixels`): 64 megapixels, the most that product
 feeds take. One decode takes 1 to 6 bytes of memory per declared pixel, AVIF 9, WebP 16; JPEG is scaled while decoding
 and takes a tenth of a byte, or 6 bytes where it is progressive."""
+
+MAX_BYTES_AT_ONCE = 500_000_000
+"""Memory of all decodes that run at the same time; one that alone needs more waits until it is alone."""
+
+_BYTES_PER_PIXEL = {"AVIF": 9.0, "WEBP": 16.0, "JPEG": 0.1}
+_BYTES_PER_PIXEL_OF_OTHERS = 6.0  # also of a progressive JPEG
 
 _STRIP_PIXELS = 1 << 21  # larger images are brought to RGB in strips of this many pixels
 
@@ -69,6 +77,14 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
 
 def _decode(data: bytes, image_format: str, size: int, max_pixels: int) -> Decoded:
     image, data, exif = open_photo(data, image_format, max_pixels)
+    per_pixel = _BYTES_PER_PIXEL.get(image_format, _BYTES_PER_PIXEL_OF_OTHERS)
+    if image.info.get("progressive"):
+        per_pixel = _BYTES_PER_PIXEL_OF_OTHERS
+    with _memory.taken(int(image.width * image.height * per_pixel)):
+        return _decode_opened(image, data, exif, image_format, size)
+
+
+def _decode_opened(image: ImageFile.ImageFile, data: bytes, exif: bytes, image_format: str, size: int) -> Decoded:
     width, height = image.size
     if image_format == "JPEG":
         image.draft(None, _draft_size(width, height, size))
@@ -83,6 +99,32 @@ def _decode(data: bytes, image_format: str, size: int, max_pixels: int) -> Decod
     if orientation >= 5:
         width, height, fitted = height, width, (fitted[1], fitted[0])
     return Decoded(np.asarray(_pad_to_square(rgb, fitted, size)), width, height)
+
+
+class _Memory:
+    """Bytes that several threads share; who wants more than is left waits for the others."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, wanted: int) -> Iterator[None]:
+        """Hold `wanted` bytes, at most all of them, while the block runs."""
+        held = min(wanted, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + held <= self._most)
+            self._used += held
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= held
+                self._changed.notify_all()
+
+
+_memory = _Memory(MAX_BYTES_AT_ONCE)
 
 
 def _pad_to_square(image: Image.Image, fitted: tuple[int, int], size: int) -> Image.Image:

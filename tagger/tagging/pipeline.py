@@ -1,11 +1,12 @@
 """The hot loop: shards in, committed shards out.
 
 Threads fetch and decode a few batches ahead, across shard borders, so that the network never waits for a border. The
-calling thread fills batches in order and predicts. One more thread writes and commits a finished shard while the next
-one is being predicted. Batches have one fixed shape and never cross shards, so that a shard's scores do not depend on
-what ran beside it.
+calling thread fills batches in order and hands them to as many predicting threads as the engine takes; their scores
+come back in order. One more thread writes and commits a finished shard while the next one is being predicted. Batches
+have one fixed shape and never cross shards, so that a shard's scores do not depend on what ran beside it.
 
-Memory: `READ_AHEAD` batches of decoded photos, the scores of at most `SHARDS_AHEAD` + 2 shards, one Arrow table.
+Memory: `READ_AHEAD` batches of decoded photos and one for every prediction, the scores of at most `SHARDS_AHEAD` + 2
+shards and of those whose last batches are being predicted, one Arrow table.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from tagger import storage
 from tagger.errors import IncompleteError, Interrupted, TaggerError
-from tagger.model.engine import Engine
+from tagger.model.engine import Engine, EngineSpec, Scores
 from tagger.records import Committed, ShardFailure
 from tagger.results import ResultStore
 from tagger.tagging.job import Job, Outcome, Seen, ShardWork, Sources, finish_shard
@@ -53,13 +55,13 @@ def tag_shards(
     Raises:
         Interrupted: `stop` was set; every commit that was yielded, or under way, is kept.
     """
-    engine: Engine | None = None
-    size = job.input_spec.size
-    pixels = np.empty((job.engine.batch_size, size, size, 3), np.uint8)
+    size, batch_size = job.input_spec.size, job.engine.batch_size
+    pixels = np.empty((batch_size, size, size, 3), np.uint8)
     slots: list[int] = []
     committing: Future[Committed | ShardFailure] | None = None
-    window = max(READ_AHEAD * job.engine.batch_size, 2 * job.workers)
+    window = max(READ_AHEAD * batch_size, 2 * job.workers)
     readers = _Readers(sources.look, job.workers)
+    predictions = _Predictions(job.engine)
     committer = ThreadPoolExecutor(1, thread_name_prefix="committer")
     try:
         for task, outcomes in _read_ahead(works, readers, window, stop):
@@ -69,29 +71,76 @@ def tag_shards(
                 if isinstance(outcome, Seen):
                     pixels[len(slots)] = outcome.pixels
                     slots.append(slot)
-                if len(slots) == len(pixels) or (slots and task.is_last and position == len(task.slots)):
-                    if engine is None:  # late: a run that reuses everything needs no network
-                        engine = job.engine.build()
-                    scores = engine.predict(pixels[: len(slots)])
-                    work.score(slots, scores.logits, scores.embedding)
-                    work.inferred += len(slots)
-                    slots = []
+                if len(slots) == batch_size or (slots and task.is_last and position == len(task.slots)):
+                    predictions.submit(work, slots, pixels[: len(slots)])
+                    slots, pixels = [], np.empty_like(pixels)
                     _check(stop)
                 told += int(work.rows_of_slot[slot])
             work.told += told
             if task.is_last:
                 told += len(work.shard.items) - work.told  # rows that were known before any photo was read
+                predictions.close_shard(work)
+            for scored in predictions.collect():
                 if committing is not None:
                     yield committing.result()
-                committing = committer.submit(_finish, job, store, work, sources)
+                committing = committer.submit(_finish, job, store, scored, sources)
             progress(told)
+        for scored in predictions.collect(wait_for_all=True):
+            if committing is not None:
+                yield committing.result()
+            committing = committer.submit(_finish, job, store, scored, sources)
         if committing is not None:
             yield committing.result()
     finally:
         readers.close()
         committer.shutdown(wait=True)  # a commit under way is work that is kept
-        if engine is not None:
-            engine.close()
+        predictions.close()
+
+
+class _Predictions:
+    """Batches on their way through the network, and the shards that wait for them, in order."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._engine: Engine | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._flight: deque[tuple[ShardWork, list[int], Future[Scores] | None]] = deque()  # None: the shard's end
+        self._batches = 0  # in flight
+
+    def submit(self, work: ShardWork, slots: list[int], pixels: npt.NDArray[np.uint8]) -> None:
+        """Predict a batch of one shard's photos; `pixels` is not the caller's any more."""
+        if self._engine is None or self._threads is None:  # late: a run that reuses everything needs no network
+            self._engine = self._spec.build()
+            self._threads = ThreadPoolExecutor(self._engine.parallel, thread_name_prefix="predictor")
+        self._flight.append((work, slots, self._threads.submit(self._engine.predict, pixels)))
+        self._batches += 1
+
+    def close_shard(self, work: ShardWork) -> None:
+        """All batches of a shard were submitted."""
+        self._flight.append((work, [], None))
+
+    def collect(self, wait_for_all: bool = False) -> Iterator[ShardWork]:
+        """Note the scores that are there, waiting only where more batches are in flight than are predicted at once;
+        yields the shards that are complete."""
+        most = 0 if wait_for_all or self._engine is None else self._engine.parallel
+        while self._flight:
+            work, slots, predicted = self._flight[0]
+            if predicted is not None and self._batches <= most and not predicted.done():
+                return
+            self._flight.popleft()
+            if predicted is None:
+                yield work
+                continue
+            self._batches -= 1
+            scores = predicted.result()
+            work.score(slots, scores.logits, scores.embedding)
+            work.inferred += len(slots)
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._engine is not None:
+            self._engine.close()
 
 
 @dataclass(frozen=True)

@@ -333,9 +333,9 @@ def _held(options: RunOptions, out: str, stop: threading.Event) -> Iterator[stor
 
 
 def _job(options: RunOptions, manifest: Manifest, bundle: Bundle, key: RunKey, out: str, remote_photos: bool) -> Job:
-    device = _device(options.device)
+    device = device_of(options.device)
     cpus = len(os.sched_getaffinity(0))
-    batch_size = options.batch_size or (16 if device == "cpu" else 256)
+    batch_size = options.batch_size or default_batch_size(device)
     return Job(
         out=out,
         schema=bundle.schema,
@@ -353,8 +353,13 @@ def _job(options: RunOptions, manifest: Manifest, bundle: Bundle, key: RunKey, o
     )
 
 
-def _device(wanted: str) -> str:
-    """'auto' is a CUDA device where there is one; looking must not import torch."""
+def default_batch_size(device: str) -> int:
+    """Photos of one prediction: few on a CPU, whose caches they must fit, many on a GPU, which they must fill."""
+    return 16 if device == "cpu" else 256
+
+
+def device_of(wanted: str) -> str:
+    """'auto' is a CUDA device where there is one; looking must not import torch. Raises `UsageError`."""
     if wanted == "auto":
         return "cuda" if os.path.exists("/dev/nvidia0") and _torch_installed() else "cpu"
     if wanted != "cpu" and not re.fullmatch(r"cuda(:\d+)?", wanted):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime as ort
 import pytest
 from fakes import run_python
 
@@ -86,6 +89,18 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(engine: Any) -> None:
     np.testing.assert_allclose(engine.predict(strangers).logits[0], together.logits[0], atol=1e-5)
     turned = engine.predict(pixels[::-1])
     np.testing.assert_allclose(turned.logits[::-1], together.logits, atol=1e-5)
+
+
+def test_threads_that_predict_at_once_do_not_mix_their_photos(engine: Any) -> None:
+    inputs = [some_pixels(n, 64, seed=n) for n in (BATCH, 1, 3, BATCH, 2, BATCH)]
+    expected = [engine.predict(pixels).logits for pixels in inputs]
+    with ThreadPoolExecutor(3) as pool:
+        for found, alone in zip(pool.map(engine.predict, inputs * 3), expected * 3, strict=True):
+            np.testing.assert_allclose(found.logits, alone, atol=1e-5)
+
+
+def test_predictions_at_once_and_their_threads_are_no_more_than_the_cores(bundle: Bundle) -> None:
+    assert [OnnxEngine(bundle, 1, threads).parallel for threads in (1, 2, 8, 64)] == [1, 2, 8, 8]
 
 
 def test_pixels_may_be_a_view_that_is_not_to_be_written(engine: Any) -> None:
@@ -243,6 +258,40 @@ def test_the_weights_are_stored_once_and_in_no_format_that_runs_code(network_bun
     (length,) = struct.unpack("<Q", weights.read_bytes()[:8])
     header = json.loads(weights.read_bytes()[8 : 8 + length])
     assert {entry["dtype"] for entry in header.values()} == {"F16", "F32"}
+
+
+def optimised(graph: str, folder: Path) -> Counter[str]:
+    """How often each operator is left once ONNX Runtime has done what it can without a processor in mind."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    model = onnx.load(folder / "optimised.onnx", load_external_data=False)
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.parametrize("which", ["exported", "shipped"])
+def test_normalisation_disappears_into_the_convolutions(network_bundle: str, which: str, tmp_path: Path) -> None:
+    """Three times the speed hangs on it: a graph whose constants ONNX Runtime cannot see stays as it was written."""
+    bundle = load_bundle(network_bundle if which == "exported" else None)
+    left = optimised(bundle.file(GRAPH), tmp_path)
+    assert left["Conv"] > 40
+    assert (left["BatchNormalization"], left["Expand"], left["CastLike"]) == (0, 0, 0)
+    assert left["Cast"] <= 1  # of the pixels
+
+
+def test_a_rewritten_graph_keeps_the_weights_and_the_scores(network_bundle: str, tmp_path: Path) -> None:
+    from tagger.model.export import rewrite_graph  # here: the import takes seconds
+
+    before = load_bundle(network_bundle)
+    rewrite_graph(before, tmp_path / "again")
+    after = load_bundle(str(tmp_path / "again"))
+    assert after.files[WEIGHTS] == before.files[WEIGHTS]
+    assert after.calibration_id == before.calibration_id
+    pixels = some_pixels(BATCH, 64)
+    np.testing.assert_allclose(
+        onnx_engine(after).predict(pixels).logits, onnx_engine(before).predict(pixels).logits, atol=1e-5
+    )
 
 
 def test_the_graph_tells_nothing_of_the_machine_it_was_made_on(network_bundle: str) -> None:

@@ -8,6 +8,7 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +40,7 @@ from source.image_corpus import (
 
 from tagger.errors import ImageError
 from tagger.source import decode as module
-from tagger.source.decode import Decoded, decode
+from tagger.source.decode import Decoded, _Memory, decode
 from tagger.source.formats import sniff
 
 SIZE = 64
@@ -407,3 +408,52 @@ def test_result_is_what_the_batch_needs() -> None:
     assert decoded.pixels.shape == (96, 96, 3)
     pixels: npt.NDArray[np.uint8] = decoded.pixels
     assert pixels.flags["C_CONTIGUOUS"]
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_large_photos_wait_for_each_other_and_small_ones_do_not() -> None:
+    memory = _Memory(500)
+    entered = threading.Event()
+
+    def another() -> None:
+        with memory.taken(300):
+            entered.set()
+
+    with memory.taken(300), memory.taken(100):  # fits beside it
+        waiting = threading.Thread(target=another)
+        waiting.start()
+        assert not entered.wait(0.1)
+    assert entered.wait(10)
+    waiting.join()
+    with memory.taken(10_000), pytest.raises(ZeroDivisionError), memory.taken(0):  # more than all: alone, not never
+        raise ZeroDivisionError
+    with memory.taken(500):  # all of it came back, also after an error
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "per_pixel"),
+    [
+        ({"format": "PNG"}, 6),
+        ({"format": "WEBP"}, 16),
+        ({"format": "JPEG"}, 0.1),
+        ({"format": "JPEG", "progressive": True}, 6),
+    ],
+)
+def test_a_decode_holds_the_memory_of_its_format(
+    options: dict[str, Any], per_pixel: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Noted(_Memory):
+        def taken(self, wanted: int) -> Any:
+            asked.append(wanted)
+            return super().taken(wanted)
+
+    monkeypatch.setattr(module, "_memory", Noted(10**9))
+    file = io.BytesIO()
+    Image.new("RGB", (200, 100), (9, 9, 9)).save(file, **options)
+    decode(file.getvalue(), 32)
+    assert asked == [int(200 * 100 * per_pixel)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ def bench(script: str, folder: Path, *arguments: str) -> Any:
 
 
 def test_growth_compares_two_sizes(tmp_path: Path) -> None:
-    figures = bench("growth.py", tmp_path, "--rows", "60", "120", "--repeats", "1", "--shard-size", "50")
+    picture = tmp_path / "growth.svg"
+    sizes = ("--rows", "60", "120", "--repeats", "1", "--shard-size", "50")
+    figures = bench("growth.py", tmp_path, *sizes, "--svg", str(picture))
+    labels = [text.text for text in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+    assert labels.count("60") == labels.count("120") == 2
     assert [size["rows"] for size in figures["sizes"]] == [60, 120]
     assert all(size["peak_mb"] > 20 for size in figures["sizes"])
 
@@ -59,6 +64,47 @@ def test_a_catalogue_is_scored_against_its_labels(tmp_path: Path, dummy_bundle: 
         "pattern": (12, 1.0),
         "colour": (12, 0.0),
     }
+
+
+def test_ratios_are_compared_with_the_recorded_ones(tmp_path: Path, dummy_bundle: str, capsys: Any) -> None:
+    recorded = tmp_path / "recorded.json"
+    recorded.write_text(json.dumps({"ratios": {"320x427": {"efficiency": 1e-6}}}))
+    options = ("--items", "2", "--repeats", "1", "--bundle", dummy_bundle, "--recorded", str(recorded))
+    figures = bench("compare.py", tmp_path, *options, "--record")
+    assert set(figures["ratios"]) == {"320x427", "1500x2000"}
+    assert json.loads(recorded.read_text()) == figures
+    command = [sys.executable, str(BENCH / "compare.py"), *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    lines = [line.split() for line in ended.stdout.splitlines() if line.split()[1:2] == ["efficiency"]]
+    assert [float(line[2]) for line in lines] == [round(r["efficiency"], 4) for r in figures["ratios"].values()]
+    assert all(line[-1].endswith("%") for line in lines)
+
+
+def test_large_photos_are_weighed(tmp_path: Path, dummy_bundle: str) -> None:
+    figures = bench("memory.py", tmp_path, "--photos", "2", "--formats", "jpeg", "--bundle", dummy_bundle)
+    assert (figures["rows"], figures["ok"]) == (2, 2)
+    assert 50 < figures["peak_mb"] < 1000
+
+
+def test_the_gpu_script_passes_on_a_cpu(tmp_path: Path, network_bundle: str) -> None:
+    options = ("--device", "cpu", "--quick", "--sides", "48", "--bundle", network_bundle)
+    figures = bench("gpu.py", tmp_path, *options)
+    assert [line["batch"] for line in figures["network"]] == [4]
+    assert figures["photos"][0]["end_to_end"] > 0
+
+
+def test_int8_is_held_against_float32(tmp_path: Path, network_bundle: str, photo_folder: Path) -> None:
+    lines = ["item_id,image,split,category"]
+    lines += [
+        f"{i},{p},{'val' if i % 3 else 'train'},dress|skirt" for i, p in enumerate(sorted(photo_folder.iterdir()))
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    options = ("--bundle", network_bundle, "--repeats", "1", "--out", str(tmp_path / "int8"))
+    figures = bench("int8.py", tmp_path, str(tmp_path / "labels.csv"), *options)
+    assert (figures["photos"], figures["attributes"]["category"]["labels"]) == (8, 8)
+    assert figures["agreement"] > 0.5  # of random weights; the photos of one bundle are told apart by little
+    assert figures["holds"] == (tmp_path / "int8" / "bundle.json").exists()
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in BENCH.glob("*.py") if path.name != "synthetic.py"))

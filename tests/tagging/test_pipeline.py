@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from tagger.errors import ImageError, Interrupted
 from tagger.ledger import Ledger
-from tagger.model.engine import EngineSpec
+from tagger.model.engine import EngineSpec, Scores
 from tagger.records import Committed, Item, Shard, ShardFailure
 from tagger.tagging.job import Job, Outcome, Seen, ShardWork, Sources
 from tagger.tagging.pipeline import tag_shards
@@ -123,6 +124,45 @@ def test_no_engine_is_built_where_nothing_is_predicted(shop: Shop, job: Job, mon
     monkeypatch.setattr(EngineSpec, "build", build)
     results = run(shop, job, shards(job, 2, 3), lambda uri, text: ImageError("not_found", "gone"))
     assert [type(result) for result in results] == [Committed, Committed]
+
+
+def test_batches_are_predicted_side_by_side_and_land_in_order(
+    shop: Shop, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches meet inside the network, later ones overtake earlier ones, and every score lands at its photo."""
+    meeting = threading.Barrier(2, timeout=10)
+    met = itertools.count()
+    build = EngineSpec.build
+
+    def build_two(spec: EngineSpec) -> object:
+        engine = build(spec)
+        predict = engine.predict
+
+        def slow(pixels: npt.NDArray[np.uint8]) -> Scores:
+            if next(met) < 2:
+                meeting.wait()
+            time.sleep(0.02 * (pixels[0, 0, 0, 0] % 3))
+            return predict(pixels)
+
+        monkeypatch.setattr(engine, "predict", slow)
+        monkeypatch.setattr(engine, "parallel", 2)
+        return engine
+
+    def look(uri: str, text: str) -> Outcome:
+        facts = PhotoFacts(f"{int(text[:-4]):064x}", 1, "e", 1, 1)
+        return Seen(facts, np.full((16, 16, 3), int(text[:-4]) * 5, np.uint8))
+
+    def scores() -> list[list[float]]:
+        return [row["scores"] for row in shop.rows()]
+
+    alone = run(shop, job, shards(job, 4, 10), look)
+    expected = scores()
+    assert len({tuple(row) for row in expected}) == 40
+    monkeypatch.setattr(EngineSpec, "build", build_two)
+    together = run(shop, job, shards(job, 4, 10), look)
+    assert [r.index for r in together] == [r.index for r in alone] == [0, 1, 2, 3]
+    assert not meeting.broken
+    assert scores() == expected
 
 
 def test_a_stop_leaves_a_read_that_hangs_behind(shop: Shop, job: Job) -> None:
