@@ -23,7 +23,7 @@ from tagger.model.bundle import load_bundle
 from tagger.schema import load_schema
 from tagger.source.fetch import Fetched, PhotoSource
 from tagger.training import recipe as recipe_module
-from tagger.training.recipe import check_sample, check_splits
+from tagger.training.recipe import check_sample
 
 BACKBONE = "test_efficientnet"
 
@@ -398,72 +398,6 @@ def test_labels_without_a_label_are_refused(
     empty = [{k: (v if k in ("item_id", "image") else "") for k, v in row.items()} for row in sample]
     labels = write_labels(tmp_path / "sample.csv", empty)
     assert "has a label" in refused("evaluate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "report")
-
-
-# -------------------------------------------------------------------------------------------------------- splits
-
-
-def test_group_in_two_splits_is_refused(label: Callable) -> None:
-    photos = label(["top,,"] * 3, groups=["l\x1fann", "l\x1fbob", "l\x1fann"], splits=["train", "val", "test"])
-    with pytest.raises(UsageError, match="l: 'ann' stands in the splits train and test"):
-        check_splits(photos)
-
-
-def test_photo_in_two_splits_is_refused(label: Callable) -> None:
-    photos = label(["top,,"] * 3, splits=["train", "val", "test"])
-    doubled = photos.__class__(**{**photos.__dict__, "uris": ("a.jpg", "b.jpg", "a.jpg")})
-    with pytest.raises(UsageError, match=r"the photo a\.jpg stands in the splits train and test"):
-        check_splits(doubled)
-
-
-@pytest.mark.parametrize("missing", ["train", "val"])
-def test_labels_without_a_split_are_refused(label: Callable, missing: str) -> None:
-    splits = [split for split in ("train", "val", "test") if split != missing]
-    with pytest.raises(UsageError, match=f"no row with split {missing}: add a column split"):
-        check_splits(label(["top,,"] * 2, splits=splits))
-
-
-def test_rows_without_a_split_may_stand_anywhere(label: Callable) -> None:
-    check_splits(label(["top,,"] * 4, groups=["a", "b", "a", "b"], splits=["train", "val", "", ""]))
-
-
-def test_photo_of_train_is_left_out_of_val_whatever_its_name(label: Callable) -> None:
-    from tagger.training.data import PhotoPack
-    from tagger.training.recipe import _usable
-
-    photos = label(["top,,", "shoes,,", "top,,", "shoes,,"], splits=["train", "val", "val", "train"])
-    pixels = np.arange(4 * 8 * 8 * 3).reshape(4, 8, 8, 3).astype(np.uint8)
-    pixels[2] = pixels[0]
-    pixels[1] += 1
-    usable, lines = _usable(photos, PhotoPack(pixels, np.ones(4, dtype=bool), ()))
-    assert usable.splits == ("train", "val", "", "train")
-    assert lines == ["1 of the photos of val are photos of train too and are left out: /photos/item-2.jpg"]
-    pixels[1] = pixels[0]
-    with pytest.raises(UsageError, match="no photo of the split val is left; 2 of the photos of val are photos of"):
-        _usable(photos, PhotoPack(pixels, np.ones(4, dtype=bool), ()))
-
-
-def test_attribute_with_one_value_is_named(label: Callable) -> None:
-    from tagger.training.recipe import _data_report
-
-    photos = label(["top,,dark", "shoes,,dark", "top,,light"], splits=["train", "train", "val"])
-    unlearned, lines = _data_report(photos)
-    assert unlearned == ["sleeve", "tone"]
-    assert lines == [
-        "sleeve: no photo is labelled; nothing is learned of it",
-        "tone: every label is dark; nothing can be learned of it",
-    ]
-
-
-def test_rows_of_train_without_a_label_are_counted_and_left_out(label: Callable) -> None:
-    from tagger.training.data import PhotoPack
-    from tagger.training.recipe import _usable
-
-    photos = label(["top,,", ",,", "shoes,,"], splits=["train", "train", "val"])
-    pixels = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((3, 8, 8, 3), np.uint8)
-    usable, lines = _usable(photos, PhotoPack(pixels, np.ones(3, dtype=bool), ()))
-    assert usable.splits == ("train", "", "val")
-    assert lines == ["1 rows of train have no label and teach nothing"]
 
 
 def test_sample_is_enough_with_sixty_labels_of_one_attribute_in_five_groups(label: Callable) -> None:
