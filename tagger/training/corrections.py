@@ -123,7 +123,7 @@ def apply_corrections(
 
 def _group_name(group: str) -> str:
     """A group without its file: a brand of the manifest may be one of the labels file."""
-    return group.partition("\x1f")[2]
+    return group.split("\x1f", 1)[-1]
 
 
 def _by_row(
