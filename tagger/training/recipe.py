@@ -35,6 +35,7 @@ from tagger.training.sources import choose_rows, source_names
 from tagger.training.train import FILES, Stage, TrainConfig, fit, provenance
 
 MODEL_CARD = "MODEL_CARD.md"
+CLAIM = "training.json"  # in the work folder: whose checkpoints they are
 
 ScoreFunction = Callable[[str, LabelledPhotos, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
 """(bundle folder, photos, folder to work in) → scores (photos, n_scores) and which photos are ok."""
@@ -99,7 +100,9 @@ def train_bundle(
     initial = initial_weights(recipe)  # before hours of work: it may not be there
     prepared = prepare(wanted, progress)
     photos = prepared.photos
-    _claim(work, config, photos, prepared.pack, initial, recipe.resume)
+    if not recipe.resume:
+        forget(work)
+    _claim(work, config, photos, prepared.pack, initial)
     net = fit(photos, prepared.pack, config, work, initial, progress)
     made = work / "bundle"
     shutil.rmtree(made, ignore_errors=True)
@@ -121,7 +124,7 @@ def train_bundle(
             "tagger": __version__,
             "photos": {"train": len(photos.in_split("train")), "val": len(photos.in_split("val"))},
             "labels": {
-                "sources": report["sources"],
+                "sources": [{k: v for k, v in source.items() if k != "file"} for source in report["sources"]],
                 "decisions": report["decisions"] and report["decisions"]["applied"],
                 "min_count": recipe.min_count,
             },
@@ -288,14 +291,14 @@ def _copy_card(folder: str, recalibration: Recalibration, n_photos: int) -> None
 # ----------------------------------------------------------------------------------------------------------- labels
 
 
-def _claim(
-    work: Path, config: TrainConfig, photos: LabelledPhotos, pack: PhotoPack, initial: Path | None, resume: bool
-) -> None:
-    """Make `work` this training's.
+def forget(work: Path) -> None:
+    """Throw away the checkpoints in `work`; the pack of photos stays."""
+    for name in (CLAIM, *FILES):
+        (work / name).unlink(missing_ok=True)
 
-    Raises:
-        UsageError: it holds the checkpoints of another one, and `resume` forbids to throw them away.
-    """
+
+def _claim(work: Path, config: TrainConfig, photos: LabelledPhotos, pack: PhotoPack, initial: Path | None) -> None:
+    """Make `work` this training's; raises `UsageError` where it holds the checkpoints of another one."""
     options = {k: v for k, v in provenance(config).items() if k not in ("device", "workers")}
     key = {
         **{name: digest(value) if isinstance(value, dict) else value for name, value in options.items()},
@@ -305,10 +308,7 @@ def _claim(
         "init": initial and sha256_of(str(initial)),
     }
     key = json.loads(json.dumps(key))  # tuples become lists, as the file has them
-    file = work / "training.json"
-    if not resume:
-        for name in (file.name, *FILES):
-            (work / name).unlink(missing_ok=True)
+    file = work / CLAIM
     if file.exists():
         before = json.loads(file.read_text())
         differences = [name for name in key if before.get(name) != key[name]]
