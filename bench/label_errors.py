@@ -47,12 +47,12 @@ def main() -> None:
         rows = np.flatnonzero(pack.opened)
         net = AttributeNet(config.backbone, photos.schema, InputSpec(size))
         load_weights(net, options.init)
-        before = embed(net, pack, rows, size)
+        before = embed(net, pack, rows, config)
         folds = group_folds(photos.groups, 5, 0)
         noisy, flipped = flip(photos, out_of_fold(photos, before, folds), options.share, generator)
         trained = fit(noisy, pack, config, work, options.init)
         judges = {"before training": out_of_fold(noisy, before, folds)}
-        judges["trained"] = out_of_fold(noisy, embed(trained, pack, rows, size), folds)
+        judges["trained"] = out_of_fold(noisy, embed(trained, pack, rows, config), folds)
         judges["both"] = (judges["before training"] + judges["trained"]) / 2
         print(f"{len(photos)} photos, {len(flipped)} labels flipped, trained {options.stages}")
         print("| features | listed | of them flipped | of the first 100 | found of all random flips | of likely ones |")

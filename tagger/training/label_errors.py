@@ -11,8 +11,9 @@ by heart stays hidden. Those that go against what other photos taught it are fou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -24,8 +25,8 @@ from tagger import storage
 from tagger.model.net import AttributeNet
 from tagger.source.fetch import mask_uri
 from tagger.spreadsheet import write_csv
-from tagger.training.data import LabelledPhotos, PhotoPack, fit_square
-from tagger.training.train import attribute_losses
+from tagger.training.data import LabelledPhotos, PhotoPack, fit_square, prefetch
+from tagger.training.train import TrainConfig, attribute_losses
 
 FILE_NAME = "label_errors.csv"
 FOLDS = 5
@@ -71,14 +72,22 @@ class LabelError:
         return self.label_probability - self.probability
 
 
-def embed(net: AttributeNet, pack: PhotoPack, rows: npt.NDArray[np.int64], size: int, device: str = "cpu") -> Floats:
-    """Embeddings (rows, features) of packed photos."""
-    net = net.to(device).eval()
+def embed(
+    net: AttributeNet,
+    pack: PhotoPack,
+    rows: npt.NDArray[np.int64],
+    config: TrainConfig,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Floats:
+    """Embeddings (rows, features) of packed photos at the served size."""
+    size = config.stages[-1].size
+    tasks = (partial(fit_square, pack.pixels[row], size) for row in rows)
+    net = net.to(config.device).eval()
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(rows), 64):
-            pixels = np.stack([fit_square(pack.pixels[row], size) for row in rows[start : start + 64]])
-            parts.append(net(torch.from_numpy(pixels).to(device))[1].float().cpu().numpy())
+        for pixels in prefetch(iter(tasks), config.batch_size, config.workers):
+            parts.append(net(torch.from_numpy(pixels).to(config.device))[1].float().cpu().numpy())
+            progress(sum(map(len, parts)))
     return np.concatenate(parts)
 
 

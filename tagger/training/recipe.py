@@ -109,7 +109,7 @@ def train_bundle(
     report = write_data_report(prepared, recipe.min_count, str(made))
     lines = summary_lines(prepared)
     if recipe.label_errors:
-        lines += _list_label_errors(net, prepared, config, made)
+        lines += _list_label_errors(net, prepared, config, made, progress)
     size = config.stages[-1].size
     export_network(net, made, size)
     bundle = Bundle(
@@ -144,12 +144,18 @@ def work_folder(out: str) -> Path:
     return Path(f"{storage.name(plain)}.work" if storage.is_remote(plain) else f"{storage.local_path(plain)}.work")
 
 
-def _list_label_errors(net: AttributeNet, prepared: Prepared, config: TrainConfig, folder: Path) -> list[str]:
+def _list_label_errors(
+    net: AttributeNet,
+    prepared: Prepared,
+    config: TrainConfig,
+    folder: Path,
+    progress: Callable[[str, int, int], None],
+) -> list[str]:
     """Write label_errors.csv; returns a line on it."""
     photos, pack = prepared.photos, prepared.pack
     rows = np.flatnonzero([bool(split) for split in photos.splits])
     settled = None if prepared.corrections is None else _columns(prepared, prepared.corrections.decided)[rows]
-    features = embed(net, pack, rows, config.stages[-1].size, config.device)
+    features = embed(net, pack, rows, config, lambda done: progress("looking for wrong labels", done, len(rows)))
     errors = doubt_labels(photos.select(rows), features, settled, config.seed)
     write_label_errors(errors, photos.select(rows), [pack.sha256[row] for row in rows], str(folder))
     if not errors:
@@ -332,7 +338,10 @@ def initial_weights(recipe: Recipe) -> Path | None:
     if recipe.init != "imagenet":
         if not storage.exists(recipe.init):
             raise UsageError(f"--init {recipe.init}: there is no such file")
-        return Path(recipe.init)
+        if not storage.is_remote(recipe.init):
+            return Path(storage.local_path(recipe.init))
+        _copy(recipe.init, str(work_folder(recipe.out) / "init.safetensors"))
+        return work_folder(recipe.out) / "init.safetensors"
     return _download_imagenet(recipe)
 
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from timm.optim._param_groups import param_groups_layer_decay
 from timm.utils.model_ema import ModelEmaV3
@@ -241,9 +241,12 @@ def load_weights(net: AttributeNet, file: Path) -> None:
     """Take over a backbone (timm's parameter names) or a whole network; heads of other shapes start anew.
 
     Raises:
-        UsageError: the file holds another backbone.
+        UsageError: the file holds another backbone, or is no safetensors file.
     """
-    tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{file} cannot be read as safetensors: {error}") from None
     own = net.state_dict()
     if not any(name.startswith("backbone.") for name in tensors):
         tensors = {f"backbone.{name}": tensor for name, tensor in tensors.items()}

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from fakes import read_tags, run_python, tag
 
 from tagger.cli.main import cli
-from tagger.errors import UsageError
+from tagger.errors import SchemaError, UsageError
 from tagger.ledger import Decision, append, decision_id
 from tagger.model.bundle import load_bundle
 from tagger.schema import load_schema
@@ -452,6 +452,21 @@ def test_evaluation_at_another_target_uses_its_thresholds(dummy_bundle: str, cat
     command = ["evaluate", catalogue / "labels.csv", "--bundle", dummy_bundle, "--json", "--out", tmp_path / "a"]
     assert json.loads(tagger(*command, "--target-precision", "0.9").stdout)["thresholds"]["colour"] == 0.4
     assert "--target-precision 0.5" in refused(*command, "--target-precision", "0.5")
+
+
+def test_values_that_a_training_left_out_are_unknown_to_evaluation(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    labels = write_labels(tmp_path / "sample.csv", [row | {"colour": "turquoise"} for row in sample[:4]])
+    command = ["evaluate", labels, "--out", tmp_path / "report", "--json", "--bundle"]
+    assert isinstance(tagger(*command, dummy_bundle).exception, SchemaError)
+    data = json.loads((Path(dummy_bundle) / "bundle.json").read_text())
+    data["provenance"]["masked_values"] = {"colour": ["turquoise"]}
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(data))
+    result = tagger(*command, tmp_path / "bundle")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["photos"] == 4
 
 
 def test_labels_without_a_label_are_refused(
