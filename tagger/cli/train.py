@@ -87,9 +87,7 @@ def train(labels: tuple[str, ...], **options: Any) -> None:
     from tagger.training.recipe import Recipe, train_bundle
 
     recipe = Recipe(labels=labels, command=shlex.join(["tagger", *sys.argv[1:]]), **options)
-    bundle, lines = train_bundle(recipe, score_photos, show_progress())
-    for line in lines:
-        click.echo(line, err=True)
+    bundle = train_bundle(recipe, score_photos, show_progress(), lambda line: click.echo(line, err=True))
     click.echo(f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {recipe.out}")
 
 

@@ -49,7 +49,7 @@ class Corrections:
     """What came of the decisions."""
 
     photos: LabelledPhotos  # the rows of train and val, decisions laid over their labels
-    decided: Mask  # (photos, attributes): a person said what the value is, or that there is none
+    decided: Mask  # (photos, attributes): a person had a word in the label
     applied: dict[str, Counter[str]] = field(default_factory=dict)
     """attribute → set, reject, not_applicable → rows; and `overruled`, rows whose label in the file they contradict."""
     left: dict[str, list[str]] = field(default_factory=dict)  # why decisions were left aside → `item (attribute)`
@@ -121,6 +121,25 @@ def apply_corrections(
     return result
 
 
+def drawn_with_labels(photos: LabelledPhotos, rows: LabelledPhotos) -> LabelledPhotos:
+    """`photos` for the drawing of batches: those of a file without rows of train count to the largest labels file.
+
+    Every source is drawn as often as any other, so a few decided photos of a manifest would be half of every batch.
+
+    Args:
+        rows: all rows of the labels files, with the splits that stand there.
+    """
+    in_train = Counter(source for source, split in zip(rows.sources, rows.splits, strict=True) if split == "train")
+    if not in_train:
+        return photos
+    largest = in_train.most_common(1)[0][0]
+    moved = [
+        split == "train" and source not in in_train for source, split in zip(photos.sources, photos.splits, strict=True)
+    ]
+    sources = tuple(largest if move else source for source, move in zip(photos.sources, moved, strict=True))
+    return replace(photos, sources=sources)
+
+
 def _group_name(group: str) -> str:
     """A group without its file: a brand of the manifest may be one of the labels file."""
     return group.split("\x1f", 1)[-1]
@@ -185,7 +204,7 @@ def _decide_row(result: Corrections, row: int, verdicts: Mapping[str, Verdict]) 
                 continue
         else:
             part[:] = [verdict.action == "set" and value == verdict.value for value in attribute.value_names]
-            result.decided[row, index] = True
+        result.decided[row, index] = True
         result.applied.setdefault(attribute.name, Counter())[verdict.action or "reject"] += 1
     _follow_from(mask, schema, verdicts, measured)
     for name in verdicts:
@@ -209,14 +228,14 @@ def _follow_from(mask: Mask, schema: Schema, verdicts: Mapping[str, Verdict], me
             continue
         parent, verdict = schema.by_name[attribute.parent], verdicts.get(attribute.name)
         parent_verdict = verdicts.get(parent.name)
-        parent_is_set = parent_verdict is not None and parent_verdict.action == "set"
-        if parent_is_set and parent_verdict is not None and parent_verdict.value not in attribute.parent_values:
-            if verdict is None or verdict.action != "set":
+        parent_value = parent_verdict.value if parent_verdict is not None else None
+        if parent_value in parent.value_names:
+            if parent_value not in attribute.parent_values and (verdict is None or verdict.action != "set"):
                 mask[schema.slices[attribute.name]] = False
-        elif verdict is not None and verdict.action == "not_applicable" and not parent_is_set:
+        elif verdict is not None and verdict.action == "not_applicable" and parent_verdict is None:
             part = mask[schema.slices[parent.name]]
             applies = np.array([value in attribute.parent_values for value in parent.value_names])
-            if part.any() and (part & ~applies).any():
+            if (part & ~applies).any():
                 part &= ~applies
             elif not part.any() and not measured:
                 part[:] = ~applies

@@ -28,6 +28,7 @@ from tagger.source.fetch import Fetcher, Prober
 from tagger.source.manifest import Manifest
 
 SPLITS = ("train", "val", "test")
+PROBING_THREADS = 16  # a store takes its time for every answer, and they are small
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def _pack_key(uris: Sequence[str], size: int, workers: int, probe: Prober | None
         except ImageError as error:  # it may be there the next time
             return [uri, error.kind]
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(max(workers, PROBING_THREADS)) as pool:
         marks = list(pool.map(mark, uris))
     text = json.dumps([size, InputSpec(size).version, marks])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -175,11 +175,12 @@ def _values(report: Report) -> Iterator[str]:
     for name, attribute in report["attributes"].items():
         yield from ("", f"### {name}", "")
         if attribute["reason"]:
-            yield from (f"{'Kept' if attribute['kept'] else 'Dropped'}: {attribute['reason']}.", "")
+            yield from (f"{'Kept' if attribute['kept'] else 'Dropped'}: {_cell(attribute['reason'])}.", "")
         yield from ("| value | train | val | test | |", "|---|---|---|---|---|")
         for value, entry in attribute["values"].items():
             cells = [_total(entry["rows"].get(split, {})) for split in SPLITS]
-            yield f"| {_cell(value)} | {' | '.join(cells)} | {'' if entry['kept'] else 'dropped: ' + entry['reason']} |"
+            note = "" if entry["kept"] else f"dropped: {_cell(entry['reason'])}"
+            yield f"| {_cell(value)} | {' | '.join(cells)} | {note} |"
         unknown = [f"{attribute['unknown_rows'][split]:,}" for split in SPLITS]
         yield f"| *unknown* | {' | '.join(unknown)} | |"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tagger.model.net import AttributeNet
 from tagger.schema import load_schema
 from tagger.source.fetch import mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
+from tagger.training.corrections import drawn_with_labels
 from tagger.training.data import LabelledPhotos, PhotoPack, read_labels
 from tagger.training.data_report import write_data_report
 from tagger.training.evaluate import measure
@@ -67,11 +68,17 @@ class Recipe:
 
 
 def train_bundle(
-    recipe: Recipe, score: ScoreFunction, progress: Callable[[str, int, int], None]
-) -> tuple[Bundle, list[str]]:
-    """Train, export and calibrate; returns the bundle and lines for a person.
+    recipe: Recipe,
+    score: ScoreFunction,
+    progress: Callable[[str, int, int], None],
+    say: Callable[[str], None] = lambda line: None,
+) -> Bundle:
+    """Train, export and calibrate.
 
     Everything is made in `OUT.work` and copied to OUT at the end, so that OUT is never half a bundle.
+
+    Args:
+        say: takes lines for a person, each as soon as it is known: what surprises in the labels before hours of work.
 
     Raises:
         UsageError: the labels, the splits or the options cannot be used.
@@ -103,20 +110,34 @@ def train_bundle(
     if not recipe.resume:
         forget(work)
     _claim(work, config, photos, prepared.pack, initial)
-    net = fit(photos, prepared.pack, config, work, initial, progress)
     made = work / "bundle"
     shutil.rmtree(made, ignore_errors=True)
     report = write_data_report(prepared, recipe.min_count, str(made))
-    lines = summary_lines(prepared)
+    for line in summary_lines(prepared):
+        say(line)
+    drawn = drawn_with_labels(photos, prepared.rows)
+    net = fit(drawn, prepared.pack, config, work, initial, progress)
     if recipe.label_errors:
-        lines += _list_label_errors(net, prepared, config, made, progress)
-    size = config.stages[-1].size
-    export_network(net, made, size)
-    bundle = Bundle(
-        folder=str(made),
+        say(_list_label_errors(net, prepared, config, made, progress))
+    export_network(net, made, config.stages[-1].size)
+    bundle = save_bundle(_described(recipe, config, net, prepared, report), str(made))
+    unlearned = prepared.unlearned
+    bundle, notes = calibrate_bundle(bundle, photos.in_split("val"), score, str(work), recipe.seed, unlearned)
+    for line in notes:
+        say(line)
+    return _hand_over(bundle, made, recipe.out)
+
+
+def _described(
+    recipe: Recipe, config: TrainConfig, net: AttributeNet, prepared: Prepared, report: Mapping[str, Any]
+) -> Bundle:
+    """The bundle before it is calibrated."""
+    photos = prepared.photos
+    return Bundle(
+        folder="",
         name=recipe.name or storage.name(recipe.out),
         schema=photos.schema,
-        input_spec=InputSpec(size),
+        input_spec=InputSpec(config.stages[-1].size),
         network=NetworkSpec(recipe.backbone, int(net.backbone.num_features)),  # type: ignore[arg-type]
         calibration=Calibration(),
         provenance={
@@ -132,10 +153,6 @@ def train_bundle(
             "training": provenance(config),
         },
     )
-    bundle = save_bundle(bundle, str(made))
-    unlearned = prepared.unlearned
-    bundle, notes = calibrate_bundle(bundle, photos.in_split("val"), score, str(work), recipe.seed, unlearned)
-    return _hand_over(bundle, made, recipe.out), lines + notes
 
 
 def work_folder(out: str) -> Path:
@@ -150,7 +167,7 @@ def _list_label_errors(
     config: TrainConfig,
     folder: Path,
     progress: Callable[[str, int, int], None],
-) -> list[str]:
+) -> str:
     """Write label_errors.csv; returns a line on it."""
     photos, pack = prepared.photos, prepared.pack
     rows = np.flatnonzero([bool(split) for split in photos.splits])
@@ -159,9 +176,9 @@ def _list_label_errors(
     errors = doubt_labels(photos.select(rows), features, settled, config.seed)
     write_label_errors(errors, photos.select(rows), [pack.sha256[row] for row in rows], str(folder))
     if not errors:
-        return ["no label is likely wrong"]
+        return "no label is likely wrong"
     counts = ", ".join(f"{n} {name}" for name, n in attribute_counts(errors).items())
-    return [f"{len(errors)} labels are likely wrong ({counts}): {FILE_NAME} lists them, the likeliest first"]
+    return f"{len(errors)} labels are likely wrong ({counts}): {FILE_NAME} lists them, the likeliest first"
 
 
 def _columns(prepared: Prepared, decided: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -173,7 +190,8 @@ def _columns(prepared: Prepared, decided: npt.NDArray[np.bool_]) -> npt.NDArray[
 def _hand_over(bundle: Bundle, made: Path, out: str) -> Bundle:
     """Copy the finished bundle to `out`; its description comes last, so that nothing reads half a bundle."""
     names = sorted(path.name for path in made.iterdir() if path.name != "bundle.json")
-    storage.remove(storage.join(out, "bundle.json"))
+    for name in ("bundle.json", FILE_NAME):  # a list of an earlier training is not of this one
+        storage.remove(storage.join(out, name))
     for name in (*names, "bundle.json"):
         _copy(str(made / name), storage.join(out, name))
     return replace(bundle, folder=out)

@@ -22,10 +22,11 @@ from tagger.training.corrections import (
     UNREADABLE,
     Corrections,
     apply_corrections,
+    drawn_with_labels,
     join_decided_rows,
     read_decisions,
 )
-from tagger.training.data import LabelledPhotos, PhotoPack
+from tagger.training.data import LabelledPhotos, PhotoPack, sampling_weights
 
 
 def word(action: str, attribute: str, value: str | None = None, item: int = 0, photo: str | None = None) -> Decision:
@@ -86,6 +87,8 @@ def test_own_word_on_an_attribute_outweighs_what_follows_from_another(label: Cal
     assert cells(both.photos, 0) == "shoes,long,"
     both = correct(photos, word("set", "kind", "top"), word("not_applicable", "sleeve"))
     assert cells(both.photos, 0) == "top,,"
+    nameless = correct(label(["top,long,", "top,,"], splits=["train", "val"]), word("set", "kind", "kimono"))
+    assert cells(nameless.photos, 0) == ",long,"  # whether a kimono has sleeves, the schema does not say
 
 
 def test_last_decision_wins_and_a_cleared_one_leaves_the_file_its_word(label: Callable) -> None:
@@ -122,7 +125,7 @@ def test_decisions_are_counted_by_attribute(label: Callable) -> None:
         "kind": {"reject": 1},
     }
     assert result.total == 4
-    assert result.decided.tolist() == [[False, False, True], [False, False, True], [False, False, True]]
+    assert result.decided.tolist() == [[False, False, True], [True, False, True], [False, False, True]]
 
 
 def test_labels_of_the_file_are_not_changed_in_place(label: Callable) -> None:
@@ -210,6 +213,17 @@ def test_photo_that_stands_in_two_manifests_joins_once(label: Callable) -> None:
     photos = replace(photos, item_ids=(*photos.item_ids[:3], "item-2"), uris=(*photos.uris[:3], photos.uris[2]))
     result = correct(photos, word("set", "kind", "shoes", 2), sha256=["bytes-0", "bytes-1", "bytes-2", "bytes-2"])
     assert result.photos.splits == ("train", "val", "train")
+
+
+def test_a_few_decided_photos_are_not_half_of_every_batch(label: Callable) -> None:
+    """A source weighs as much as any other; photos of a manifest without labels are drawn with the largest file's."""
+    sources = ["small", "large", "large", "large", "manifest"]
+    rows = label(["top,,"] * 5, sources=sources, splits=["train", "train", "train", "val", ""])
+    photos = replace(rows, splits=("train", "train", "train", "val", "train"))
+    drawn = drawn_with_labels(photos, rows)
+    assert drawn.sources == ("small", "large", "large", "large", "large")
+    weights = sampling_weights(drawn.in_split("train"), 0.05)
+    assert weights.tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 6, 1 / 6])
 
 
 # --------------------------------------------------------------------------------------------------- the ledgers

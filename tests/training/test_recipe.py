@@ -178,7 +178,8 @@ def test_provenance_says_how_it_was_made(trained: tuple[Path, Result, list[str],
 
 DYING = {
     "in the second epoch": "t._set_lr = lambda o, c, step, n: (step >= 3 and die(), lr(o, c, step, n))",
-    "between checkpoint and log": "t._write_curve = lambda work, curve: curve and die()",
+    "between checkpoint and log": "write = t._write_curve; "
+    "t._write_curve = lambda work, curve: (curve and die(), write(work, curve))",
 }
 """Where a process ends itself by SIGKILL."""
 
@@ -197,7 +198,7 @@ def test_killed_training_resumes_to_the_same_curve(
     assert len(curve(out)) == (1 if moment == "in the second epoch" else 0)
     assert not out.exists()
     with pytest.MonkeyPatch.context() as patch:  # what follows was tested; what counts here is the curve
-        patch.setattr(recipe_module, "write_data_report", _stop_here)
+        patch.setattr(recipe_module, "_list_label_errors", _stop_here)
         assert isinstance(tagger(*command).exception, _Enough)
     assert curve(out) == curve(trained[0])
 
