@@ -92,12 +92,23 @@ def _attributes(prepared: Prepared, names: dict[str, str]) -> dict[str, Any]:
             "kept": attribute.name not in trimmed.attributes,
             "reason": trimmed.attributes.get(attribute.name) or unlearned.get(attribute.name),
             "unknown_rows": counts.pop(""),
+            "masked_rows": {
+                split: _known(before, attribute.name, split) - _known(prepared.photos, attribute.name, split)
+                for split in ("train", "val")
+            },
             "values": {
                 value: {"kept": value not in dropped, "reason": dropped.get(value), "rows": counts[value]}
                 for value in attribute.value_names
             },
         }
     return attributes
+
+
+def _known(photos: LabelledPhotos, attribute: str, split: str) -> int:
+    """Rows of `split` with a label of the attribute; 0 where the schema lacks it."""
+    if attribute not in photos.schema.by_name:
+        return 0
+    return int(photos.in_split(split).allowed[:, photos.schema.slices[attribute]].any(axis=1).sum())
 
 
 def _labels_before_trimming(prepared: Prepared) -> LabelledPhotos:
@@ -181,6 +192,9 @@ def _values(report: Report) -> Iterator[str]:
             cells = [_total(entry["rows"].get(split, {})) for split in SPLITS]
             note = "" if entry["kept"] else f"dropped: {_cell(entry['reason'])}"
             yield f"| {_cell(value)} | {' | '.join(cells)} | {note} |"
+        if any(attribute["masked_rows"].values()):
+            masked = [f"{attribute['masked_rows'][split]:,}" for split in ("train", "val")]
+            yield f"| *labelled, and unknown now* | {' | '.join(masked)} | | |"
         unknown = [f"{attribute['unknown_rows'][split]:,}" for split in SPLITS]
         yield f"| *unknown* | {' | '.join(unknown)} | |"
 

@@ -196,6 +196,7 @@ def test_data_report_names_dropped_values(shop: Path, toy: Schema) -> None:
     assert report["values"] == {"before": 7, "kept": 2}
     kind = report["attributes"]["kind"]
     assert kind["values"]["shoes"]["reason"] == "1 photos, fewer than 2"
+    assert kind["masked_rows"] == {"train": 1, "val": 1}
     assert kind["values"]["shoes"]["rows"]["val"]  # they are counted all the same
     assert not report["attributes"]["tone"]["kept"]
     assert "1 values of kind are dropped and count as unknown: shoes (1 photos, fewer than 2)" in summary_lines(
