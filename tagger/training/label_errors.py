@@ -5,8 +5,8 @@ heads are surer of another value than they usually are of photos that carry that
 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels"; cleanlab's implementation for labels of one
 value, the same rule for partial labels, which cleanlab does not know).
 
-The heads read the network's embedding, and the network itself has seen the labels of train: an error that it learned
-by heart stays hidden. Those that go against what other photos taught it are found.
+The heads read embeddings of two networks: the trained one, which tells the values apart best but has seen the labels
+of train, so that an error that it learned by heart stays hidden from it, and the one that the training began with.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def embed(
     pack: PhotoPack,
     rows: npt.NDArray[np.int64],
     config: TrainConfig,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[str, int, int], None] = lambda text, done, total: None,
 ) -> Floats:
     """Embeddings (rows, features) of packed photos at the served size."""
     size = config.stages[-1].size
@@ -87,7 +87,7 @@ def embed(
     with torch.inference_mode():
         for pixels in prefetch(iter(tasks), config.batch_size, config.workers):
             parts.append(net(torch.from_numpy(pixels).to(config.device))[1].float().cpu().numpy())
-            progress(sum(map(len, parts)))
+            progress("looking for wrong labels", sum(map(len, parts)), len(rows))
     return np.concatenate(parts)
 
 
@@ -228,14 +228,19 @@ def write_label_errors(
 
 
 def doubt_labels(
-    photos: LabelledPhotos, features: Floats, settled: npt.NDArray[np.bool_] | None, seed: int
+    photos: LabelledPhotos, views: Sequence[Floats], settled: npt.NDArray[np.bool_] | None, seed: int
 ) -> list[LabelError]:
-    """Likely label errors of photos with known embeddings (photos, features); none where there are too few groups."""
+    """Likely label errors, from the mean of the judgements by every one of `views`; none with fewer than two groups.
+
+    Args:
+        views: embeddings (photos, features) by one network or several.
+    """
     n_folds = min(FOLDS, len(set(photos.groups)))
     if n_folds < 2:
         return []
     folds = group_folds(photos.groups, n_folds, seed)
-    return find_label_errors(photos, out_of_fold(photos, features, folds), settled)
+    judgements = [out_of_fold(photos, features, folds) for features in views]
+    return find_label_errors(photos, np.mean(judgements, axis=0), settled)
 
 
 def attribute_counts(errors: Sequence[LabelError]) -> dict[str, int]:

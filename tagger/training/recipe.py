@@ -33,7 +33,7 @@ from tagger.training.evaluate import measure
 from tagger.training.label_errors import FILE_NAME, attribute_counts, doubt_labels, embed, write_label_errors
 from tagger.training.prepare import Preparation, Prepared, listed, prepare, summary_lines
 from tagger.training.sources import choose_rows, source_names
-from tagger.training.train import FILES, Stage, TrainConfig, fit, provenance
+from tagger.training.train import FILES, Stage, TrainConfig, fit, load_weights, provenance
 
 MODEL_CARD = "MODEL_CARD.md"
 CLAIM = "training.json"  # in the work folder: whose checkpoints they are
@@ -118,7 +118,7 @@ def train_bundle(
     drawn = drawn_with_labels(photos, prepared.rows)
     net = fit(drawn, prepared.pack, config, work, initial, progress)
     if recipe.label_errors:
-        say(_list_label_errors(net, prepared, config, made, progress))
+        say(_list_label_errors(net, prepared, config, made, initial, progress))
     export_network(net, made, config.stages[-1].size)
     bundle = save_bundle(_described(recipe, config, net, prepared, report), str(made))
     unlearned = prepared.unlearned
@@ -166,19 +166,28 @@ def _list_label_errors(
     prepared: Prepared,
     config: TrainConfig,
     folder: Path,
+    initial: Path | None,
     progress: Callable[[str, int, int], None],
 ) -> str:
     """Write label_errors.csv; returns a line on it."""
     photos, pack = prepared.photos, prepared.pack
     rows = np.flatnonzero([bool(split) for split in photos.splits])
     settled = None if prepared.corrections is None else _columns(prepared, prepared.corrections.decided)[rows]
-    features = embed(net, pack, rows, config, lambda done: progress("looking for wrong labels", done, len(rows)))
-    errors = doubt_labels(photos.select(rows), features, settled, config.seed)
+    views = [embed(judge, pack, rows, config, progress) for judge in (net, _before_training(photos, config, initial))]
+    errors = doubt_labels(photos.select(rows), views, settled, config.seed)
     write_label_errors(errors, photos.select(rows), [pack.sha256[row] for row in rows], str(folder))
     if not errors:
         return "no label is likely wrong"
     counts = ", ".join(f"{n} {name}" for name, n in attribute_counts(errors).items())
     return f"{len(errors)} labels are likely wrong ({counts}): {FILE_NAME} lists them, the likeliest first"
+
+
+def _before_training(photos: LabelledPhotos, config: TrainConfig, initial: Path | None) -> AttributeNet:
+    """The network as the training met it."""
+    net = AttributeNet(config.backbone, photos.schema, InputSpec(config.stages[-1].size))
+    if initial is not None:
+        load_weights(net, initial)
+    return net
 
 
 def _columns(prepared: Prepared, decided: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

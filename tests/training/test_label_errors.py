@@ -74,7 +74,7 @@ def test_a_photo_is_judged_by_others_alone(label: Callable) -> None:
 def test_labels_that_were_flipped_are_found_first(shop: tuple) -> None:
     photos, features, kinds = shop
     wrong = [7, 32, 88, 101, 150, 199, 230]
-    errors = doubt_labels(flipped(photos, wrong, kinds), features, None, seed=0)
+    errors = doubt_labels(flipped(photos, wrong, kinds), [features], None, seed=0)
     assert {error.row for error in errors[:7]} == set(wrong)
     assert {error.attribute for error in errors} == {"kind"}
     for error in errors[:7]:
@@ -89,7 +89,7 @@ def test_label_of_several_values_that_holds_none_of_the_likely_is_found(shop: tu
     allowed = photos.allowed.copy()
     allowed[0, :3] = [kind != kinds[0] for kind in range(3)]  # all but the true one
     allowed[1, :3] = [kind != (kinds[1] + 1) % 3 for kind in range(3)]  # the true one among two
-    errors = doubt_labels(replace(photos, allowed=allowed), features, None, seed=0)
+    errors = doubt_labels(replace(photos, allowed=allowed), [features], None, seed=0)
     assert errors[0].row == 0
     assert errors[0].suggested == KINDS[kinds[0]]
     assert len(errors[0].label) == 2
@@ -100,7 +100,7 @@ def test_what_a_person_has_settled_is_not_doubted_again(shop: tuple) -> None:
     photos, features, kinds = shop
     settled = np.zeros((N, 3), dtype=bool)
     settled[7, 0] = True
-    errors = doubt_labels(flipped(photos, [7, 32], kinds), features, settled, seed=0)
+    errors = doubt_labels(flipped(photos, [7, 32], kinds), [features], settled, seed=0)
     assert 7 not in {error.row for error in errors}
     assert errors[0].row == 32
 
@@ -111,7 +111,7 @@ def test_too_few_labels_are_left_alone(label: Callable) -> None:
     chances[:, 2] = 0.98
     assert find_label_errors(photos, chances) == []
     one_group = replace(photos, groups=("f\x1fa",) * 20)
-    assert doubt_labels(one_group, np.zeros((20, 4), np.float32), None, seed=0) == []
+    assert doubt_labels(one_group, [np.zeros((20, 4), np.float32)], None, seed=0) == []
 
 
 def test_list_is_safe_in_a_spreadsheet_and_comes_back_through_review_apply(
