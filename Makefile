@@ -10,6 +10,15 @@ SERVE_VENV ?= .venv-serve
 DEMO := demo-catalogue
 MINUTES ?= 5
 
+# The recipe of the default bundle; INIT is a file with a backbone's weights, or imagenet, which timm downloads
+LABELS ?=
+INIT ?= imagenet
+BUNDLE_NAME ?= apparel-lite0
+BUNDLE_STAGES ?= 10@128,7@176,2@192
+BUNDLE_OPTIONS ?= --precision bf16
+BUNDLE_WORK ?= bundle-work
+BUNDLE_DEFAULT ?= tagger/model/bundles/default
+
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: help
@@ -50,6 +59,21 @@ lint: $(VENV)/.installed ## Check style and format
 .PHONY: type
 type: $(VENV)/.installed ## Check types
 	@$(VENV)/bin/mypy
+
+.PHONY: bundle
+bundle: $(VENV)/.installed ## Train the default bundle, in hours: LABELS="a/labels.csv b/labels.csv" INIT=file; resumes
+	@test -n "$(LABELS)" || { echo 'make bundle needs labels: make bundle LABELS="a/labels.csv b/labels.csv"' >&2; exit 2; }
+	@mkdir -p $(BUNDLE_WORK)
+	@$(VENV)/bin/tagger train $(LABELS) --out $(BUNDLE_WORK)/$(BUNDLE_NAME) --name $(BUNDLE_NAME) --init $(INIT) \
+		--stages $(BUNDLE_STAGES) $(BUNDLE_OPTIONS)
+	@rm -rf $(BUNDLE_DEFAULT).new
+	@mkdir $(BUNDLE_DEFAULT).new
+	@cp $(BUNDLE_DEFAULT)/MODEL_CARD.md $(BUNDLE_DEFAULT).new
+	@cd $(BUNDLE_WORK)/$(BUNDLE_NAME) && cp model.safetensors model.onnx bundle.json $(abspath $(BUNDLE_DEFAULT)).new
+	@rm -rf $(BUNDLE_DEFAULT)
+	@mv $(BUNDLE_DEFAULT).new $(BUNDLE_DEFAULT)
+	@echo "$(BUNDLE_DEFAULT) is the new bundle. Measure it with tagger evaluate, and bring MODEL_CARD.md up to date."
+	@echo "What the labels gave: $(BUNDLE_WORK)/$(BUNDLE_NAME)/data_report.md; likely wrong ones: label_errors.csv there."
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure how fast each stage is, alone and together

@@ -68,17 +68,19 @@ class Ledger:
         self._items = frozenset(item_id for item_id, _ in self._photos)
 
     @classmethod
-    def read(cls, folder: str) -> Ledger:
-        """The ledger in `folder`; empty where there is none.
+    def read(cls, *folders: str) -> Ledger:
+        """The ledger in `folders`; empty where there is none. Several are one, by the time of their files.
 
         Raises:
-            DecisionsError: the folder cannot be read, or a file in it is damaged.
+            DecisionsError: a folder cannot be read, or a file in it is damaged.
         """
-        try:
-            names = ledger_files(folder)
-        except OSError as error:
-            raise DecisionsError(f"cannot read the ledger {folder}: {storage.reason(error)}") from None
-        return cls(decision for name in names for decision in _read_file(storage.join(folder, name)))
+        files = []
+        for folder in folders:
+            try:
+                files += [(name, storage.join(folder, name)) for name in ledger_files(folder)]
+            except OSError as error:
+                raise DecisionsError(f"cannot read the ledger {folder}: {storage.reason(error)}") from None
+        return cls(decision for _, path in sorted(files) for decision in _read_file(path))
 
     def _add(self, decision: Decision) -> None:
         if decision.decision_id in self.ids:

@@ -164,6 +164,12 @@ def parse_schema(text: str, origin: str) -> Schema:
     return schema
 
 
+def schema_to_yaml(schema: Schema) -> str:
+    """The schema as the text of a YAML file, for a person to go on with."""
+    text: str = yaml.safe_dump(schema.to_dict(), allow_unicode=True, sort_keys=False, width=120)
+    return text
+
+
 def schema_from_dict(data: object, origin: str) -> Schema:
     """A schema from plain data, as YAML or bundle.json hold it; raises `SchemaError` naming what is wrong."""
     if not isinstance(data, dict) or not isinstance(data.get("attributes"), list) or not data["attributes"]:

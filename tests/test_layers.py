@@ -66,6 +66,8 @@ LAZY = {
     ("tagging", "tagger.source.web"),
     ("training", "timm"),
     ("training", "safetensors.torch"),
+    ("training", "cleanlab.count"),
+    ("training", "cleanlab.filter"),
 }
 """(room, what it imports inside a function): outside of cli, only what not every run has or needs."""
 

@@ -10,7 +10,7 @@ from tagger.cli.options import example
 @click.group()
 @example("tagger schema show apparel")
 def schema() -> None:
-    """Show a schema, or check one of your own."""
+    """Show a schema, check one of your own, or draft one from labels."""
 
 
 @schema.command()
@@ -43,3 +43,53 @@ def check(schema: str) -> None:
     for warning in duplicated_synonyms(loaded):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{loaded.name} holds together: {len(loaded.attributes)} attributes, {loaded.n_scores} values")
+
+
+@schema.command("from-labels")
+@click.argument("labels", nargs=-1, required=True)
+@click.option("--attribute", "attributes", multiple=True, metavar="COLUMN", help="Column to take. Default: all.")
+@click.option(
+    "--min-count",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Rows of train, or of no split, that a value needs.",
+)
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="COLUMN",
+    default=("contributor", "brand"),
+    show_default=True,
+    help="Column of who took or made it: no attribute. Repeatable.",
+)
+@click.option("--output", metavar="FILE", help="Where to write the YAML. Default: standard output.")
+@example(
+    "tagger schema from-labels labels.csv --output my-shop.yaml\n"
+    "tagger train labels.csv --schema my-shop.yaml --unknown-values mask --out my-bundle"
+)
+def from_labels(
+    labels: tuple[str, ...], attributes: tuple[str, ...], min_count: int, groups: tuple[str, ...], output: str | None
+) -> None:
+    """Draft a schema from the label columns of LABELS: their values that are common enough to be learned.
+
+    Which attribute applies where, names in other languages and search words are for you to add.
+    """
+    from pathlib import PurePosixPath
+
+    from tagger import storage
+    from tagger.schema import schema_to_yaml
+    from tagger.training.own_schema import schema_from_labels
+
+    name = PurePosixPath(storage.name(output)).stem if output else "own"
+    draft = schema_from_labels(labels, name, min_count, attributes, groups)
+    for line in draft.lines:
+        click.echo(line, err=True)
+    text = schema_to_yaml(draft.schema)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        storage.write_bytes(output, text.encode())
+        click.echo(f"{output}: {len(draft.schema.attributes)} attributes, {draft.schema.n_scores} values", err=True)

@@ -45,8 +45,38 @@ from tagger.cli.options import example
     help="bf16: mixed precision, quicker on a GPU and on CPUs with AVX512-BF16.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--decisions",
+    multiple=True,
+    metavar="DIR",
+    help="Ledger of what people decided; its values become labels. Repeatable.",
+)
+@click.option(
+    "--min-count",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Drop values that fewer than N photos of train are labelled with.",
+)
+@click.option(
+    "--unknown-values",
+    type=click.Choice(["stop", "mask"]),
+    default="stop",
+    show_default=True,
+    help="A label that the schema lacks ends the training, or counts as unknown.",
+)
+@click.option(
+    "--label-errors/--no-label-errors", default=True, show_default=True, help="List labels that are likely wrong."
+)
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on from the checkpoints in BUNDLE.work, or throw them away.",
+)
 @click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Threads that read photos.")
-@example("tagger train labels.csv --out my-bundle")
+@example("tagger train labels.csv --decisions tags/decisions --out my-bundle")
 def train(labels: tuple[str, ...], **options: Any) -> None:
     """Fine-tune a network on LABELS and write a bundle with calibrated confidences.
 
@@ -54,14 +84,17 @@ def train(labels: tuple[str, ...], **options: Any) -> None:
     network is fitted on train and calibrated on val; rows of the split test are left alone. A training that was
     stopped goes on from its last epoch when the same command is given again; its checkpoints and curve lie in
     BUNDLE.work.
+
+    Decisions bind to a photo's bytes, and the photo must stand in one of LABELS: also a plain manifest will do. Rows
+    without a split that people decided something of join train, unless their group, item or photo stands in val or
+    test. Beside the bundle lie data_report.md, which says what the labels gave, and label_errors.csv, a review list
+    of labels that are likely wrong.
     """
     from tagger.cli.evaluate import score_photos
     from tagger.training.recipe import Recipe, train_bundle
 
     recipe = Recipe(labels=labels, command=shlex.join(["tagger", *sys.argv[1:]]), **options)
-    bundle, lines = train_bundle(recipe, score_photos, show_progress())
-    for line in lines:
-        click.echo(line, err=True)
+    bundle = train_bundle(recipe, score_photos, show_progress(), lambda line: click.echo(line, err=True))
     click.echo(f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {recipe.out}")
 
 

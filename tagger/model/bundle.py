@@ -77,6 +77,11 @@ class Bundle:
         """A digest of temperatures, thresholds and applicability."""
         return self.calibration.identity(self.schema)
 
+    @property
+    def masked_values(self) -> dict[str, list[str]]:
+        """attribute → values that its training left out, too rare or not in the schema: unknown where labels say so."""
+        return {name: list(values) for name, values in (self.provenance.get("masked_values") or {}).items()}
+
     def file(self, name: str) -> str:
         """Path of one of the bundle's files; raises `BundleError` where the bundle does not list it."""
         if name not in self.files:

@@ -10,22 +10,25 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tagger import storage
 from tagger.errors import ImageError, SchemaError, UsageError
+from tagger.model.engine import InputSpec
 from tagger.schema import Schema
 from tagger.source.decode import decode
-from tagger.source.fetch import Fetcher
+from tagger.source.fetch import Fetcher, Prober
 from tagger.source.manifest import Manifest
 
 SPLITS = ("train", "val", "test")
+PROBING_THREADS = 16  # a store takes its time for every answer, and they are small
 
 
 @dataclass(frozen=True)
@@ -61,37 +64,74 @@ class LabelledPhotos:
         return self.select(np.array([s == split for s in self.splits], dtype=bool))
 
 
-def read_labels(files: Sequence[str], schema: Schema, group_columns: Sequence[str] = ()) -> LabelledPhotos:
+@dataclass(frozen=True)
+class LabelRules:
+    """What labels files may hold beside the words of the schema."""
+
+    masked: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """attribute → values that the schema left out on purpose: a cell that names one is unknown."""
+    mask_others: bool = False  # every value that the schema lacks makes its cell unknown; else it is an error
+    bare_files: bool = False  # a file without a column of the schema is a list of photos that are labelled elsewhere
+
+
+@dataclass(frozen=True)
+class LabelReading:
+    """Labels as they were read, and what was passed over."""
+
+    photos: LabelledPhotos
+    masked: Mapping[str, Counter[str]]  # attribute → value outside the schema → cells that are unknown for it
+    other_columns: Mapping[str, tuple[str, ...]]  # file → columns that are no attribute, no id, photo, split or group
+
+
+def read_labels(
+    files: Sequence[str],
+    schema: Schema,
+    group_columns: Sequence[str] = (),
+    masked: Mapping[str, Collection[str]] | None = None,
+) -> LabelledPhotos:
     """All rows of `files`; attributes without a column are unknown everywhere.
 
     Args:
         group_columns: the first of these columns that a file has names the row's group; without one every item is
             its own group.
+        masked: attribute → values that the schema left out on purpose (`Bundle.masked`): a cell with one is unknown.
 
     Raises:
         ManifestError: a file cannot be read.
         SchemaError: a cell holds a value its attribute does not have; the text names file, line and column.
         UsageError: no file has a column for any attribute, or a split is none of train, val, test.
     """
+    return read_labels_by(files, schema, group_columns, LabelRules(masked=masked or {})).photos
+
+
+def read_labels_by(
+    files: Sequence[str], schema: Schema, group_columns: Sequence[str], rules: LabelRules
+) -> LabelReading:
+    """As `read_labels`, with rules of one's own, and with word of what they passed over."""
     uris, ids, sources, splits, groups, masks = [], [], [], [], [], []
+    cells_of = _Cells(schema, rules)
+    other_columns = {}
     for file in files:
         manifest = Manifest.open(file)
         columns = [a.name for a in schema.attributes if a.name in manifest.columns]
-        if not columns:
+        if not columns and not rules.bare_files:
             raise UsageError(
                 f"{file} has no column of the schema {schema.name}: "
                 f"expected some of {', '.join(schema.by_name)}, found {', '.join(manifest.columns)}"
             )
         group_column = next((c for c in group_columns if c in manifest.columns), None)
         extra = [c for c in ("split", group_column) if c and c in manifest.columns]
+        known = {*columns, *extra, manifest.item_column, manifest.image_column}
+        other_columns[file] = tuple(c for c in manifest.columns if c not in known)
         for item in manifest.items(keep=tuple(columns + extra)):
             cells = dict(zip(columns + extra, item.extra, strict=True))
+            where = f"{file}, row {item.row + 1}"
             split = cells.get("split") or ""
             if split not in (*SPLITS, ""):
-                raise UsageError(f"{file}, row {item.row + 1}: the split {split!r} is none of train, val, test")
+                raise UsageError(f"{where}: the split {split!r} is none of train, val, test")
             mask = np.zeros(schema.n_scores, dtype=bool)
             for column in columns:
-                _mark(mask, schema, column, cells[column] or "", f"{file}, row {item.row + 1}")
+                cells_of.mark(mask, column, cells[column] or "", where)
             uris.append(manifest.resolve(item.image_uri))
             ids.append(item.item_id)
             sources.append(file)
@@ -99,17 +139,35 @@ def read_labels(files: Sequence[str], schema: Schema, group_columns: Sequence[st
             groups.append(f"{file}\x1f{cells.get(group_column or '') or item.item_id}")
             masks.append(mask)
     allowed = np.stack(masks) if masks else np.zeros((0, schema.n_scores), dtype=bool)
-    return LabelledPhotos(schema, tuple(uris), tuple(ids), tuple(sources), tuple(splits), allowed, tuple(groups))
+    photos = LabelledPhotos(schema, tuple(uris), tuple(ids), tuple(sources), tuple(splits), allowed, tuple(groups))
+    return LabelReading(photos, cells_of.masked, other_columns)
 
 
-def _mark(mask: npt.NDArray[np.bool_], schema: Schema, column: str, cell: str, where: str) -> None:
-    attribute = schema.by_name[column]
-    start = schema.slices[column].start
-    for value in filter(None, (part.strip() for part in cell.split("|"))):
-        try:
-            mask[start + attribute.index(value)] = True
-        except SchemaError as error:
-            raise SchemaError(f"{where}: {error}") from None
+class _Cells:
+    """Cells of labels files to allowed values; counts those that are unknown for a value outside the schema."""
+
+    def __init__(self, schema: Schema, rules: LabelRules) -> None:
+        self.masked: dict[str, Counter[str]] = {}
+        self._schema = schema
+        self._rules = rules
+
+    def mark(self, mask: npt.NDArray[np.bool_], column: str, cell: str, where: str) -> None:
+        """Set the values that `cell` leaves possible in `mask`, (n_scores,); raises `SchemaError` for another one."""
+        attribute = self._schema.by_name[column]
+        values = [value for value in (part.strip() for part in cell.split("|")) if value]
+        outside = [value for value in values if value not in attribute.value_names and self._is_masked(column, value)]
+        if outside:  # 'one of red, mint' without mint is not 'red'
+            self.masked.setdefault(column, Counter()).update(outside)
+            return
+        start = self._schema.slices[column].start
+        for value in values:
+            try:
+                mask[start + attribute.index(value)] = True
+            except SchemaError as error:
+                raise SchemaError(f"{where}: {error}") from None
+
+    def _is_masked(self, column: str, value: str) -> bool:
+        return self._rules.mask_others or value in self._rules.masked.get(column, ())
 
 
 @dataclass(frozen=True)
@@ -119,6 +177,8 @@ class PhotoPack:
     pixels: npt.NDArray[np.uint8]  # (photos, size, size, 3)
     opened: npt.NDArray[np.bool_]  # (photos,): False where the photo could not be read
     failures: tuple[tuple[str, str], ...]  # (uri, error) of those
+    sha256: tuple[str, ...] = ()  # of each photo's bytes; empty for one that could not be read
+    key: str = ""  # a digest of what was packed: another one, other pixels
 
 
 def pack_photos(
@@ -128,20 +188,29 @@ def pack_photos(
     size: int,
     workers: int,
     progress: Callable[[int], None] = lambda done: None,
+    probe: Prober | None = None,
 ) -> PhotoPack:
-    """Decode every photo once to `size` × `size` in `folder`; a pack of the same photos is taken up again."""
-    digest = hashlib.sha256(json.dumps([size, photos.uris]).encode()).hexdigest()[:16]
-    data_file, index_file = folder / f"photos-{digest}.uint8", folder / f"photos-{digest}.json"
+    """Decode every photo once to `size` × `size` in `folder`; a pack of the same photos is taken up again.
+
+    Args:
+        probe: tells size and change mark of a photo without reading it, so that one which was written again since
+            the pack was made is noticed, and the pack made anew; None: equal URIs are taken for equal photos.
+    """
+    key = _pack_key(photos.uris, size, workers, probe)
+    data_file, index_file = folder / f"photos-{key}.uint8", folder / f"photos-{key}.json"
     shape = (len(photos), size, size, 3)
     if not index_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = data_file.with_suffix(".unfinished")
         pixels = np.memmap(unfinished, np.uint8, "w+", shape=shape)
         failures: dict[int, str] = {}
+        sha256 = [""] * len(photos)
 
         def one(i: int) -> None:
             try:
-                pixels[i] = decode(fetch(photos.uris[i]).data, size).pixels
+                data = fetch(photos.uris[i]).data
+                pixels[i] = decode(data, size).pixels
+                sha256[i] = hashlib.sha256(data).hexdigest()
             except ImageError as error:
                 failures[i] = str(error)
 
@@ -151,12 +220,29 @@ def pack_photos(
         pixels.flush()
         del pixels
         os.replace(unfinished, data_file)
-        index_file.write_text(json.dumps({"failures": [[i, failures[i]] for i in sorted(failures)]}))
-    failed = json.loads(index_file.read_text())["failures"]
+        index = {"failures": [[i, failures[i]] for i in sorted(failures)], "sha256": sha256}
+        storage.write_bytes(str(index_file), json.dumps(index).encode())  # last: a killed packing leaves none
+    index = json.loads(index_file.read_bytes())
     opened = np.ones(len(photos), dtype=bool)
-    opened[[i for i, _ in failed]] = False
+    opened[[i for i, _ in index["failures"]]] = False
+    failed = tuple((photos.uris[i], text) for i, text in index["failures"])
     mapped = np.memmap(data_file, np.uint8, "r", shape=shape)
-    return PhotoPack(mapped, opened, tuple((photos.uris[i], text) for i, text in failed))
+    return PhotoPack(mapped, opened, failed, tuple(index["sha256"]), key)
+
+
+def _pack_key(uris: Sequence[str], size: int, workers: int, probe: Prober | None) -> str:
+    """A digest of the photos, of their change marks and of the way they are decoded."""
+
+    def mark(uri: str) -> list[str | int]:
+        try:
+            return [uri, *(probe(uri) if probe else ())]
+        except ImageError as error:  # it may be there the next time
+            return [uri, error.kind]
+
+    with ThreadPoolExecutor(max(workers, PROBING_THREADS)) as pool:
+        marks = list(pool.map(mark, uris))
+    text = json.dumps([size, InputSpec(size).version, marks])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def value_counts(photos: LabelledPhotos) -> dict[str, Counter[str]]:

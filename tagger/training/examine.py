@@ -43,7 +43,7 @@ def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Fig
     """
     target = target_key(examination.target)
     bundle = load_bundle(examination.bundle)
-    labelled = read_labels(examination.labels, bundle.schema, examination.groups)
+    labelled = read_labels(examination.labels, bundle.schema, examination.groups, bundle.masked_values)
     labelled = choose_rows(labelled, examination.splits, "test")
     if not labelled.allowed.any():
         raise UsageError(f"no row of {', '.join(examination.labels)} has a label: there is nothing to compare with")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,22 @@ from tagger.model.bundle import WEIGHTS, Bundle, NetworkSpec, load_bundle, save_
 from tagger.model.confidence import DEFAULT_TARGET, Calibration, digest
 from tagger.model.engine import InputSpec
 from tagger.model.export import export_network
+from tagger.model.net import AttributeNet
 from tagger.schema import load_schema
-from tagger.source.fetch import PhotoSource, mask_uri
+from tagger.source.fetch import mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
-from tagger.training.data import LabelledPhotos, PhotoPack, pack_photos, read_labels, value_counts
+from tagger.training.corrections import drawn_with_labels
+from tagger.training.data import LabelledPhotos, PhotoPack, read_labels
+from tagger.training.data_report import write_data_report
 from tagger.training.evaluate import measure
+from tagger.training.label_errors import FILE_NAME, attribute_counts, doubt_labels, embed, write_label_errors
 from tagger.training.pooling import with_pooling
+from tagger.training.prepare import Preparation, Prepared, listed, prepare, summary_lines
 from tagger.training.sources import choose_rows, source_names
-from tagger.training.train import Stage, TrainConfig, fit, provenance
+from tagger.training.train import FILES, Stage, TrainConfig, fit, load_weights, provenance
 
-PACK_SIZE = 256  # pixels; photos are decoded once at this size
-NAMED = 10  # photos that are named in a line about many
 MODEL_CARD = "MODEL_CARD.md"
+CLAIM = "training.json"  # in the work folder: whose checkpoints they are
 
 ScoreFunction = Callable[[str, LabelledPhotos, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
 """(bundle folder, photos, folder to work in) → scores (photos, n_scores) and which photos are ok."""
@@ -58,12 +62,25 @@ class Recipe:
     precision: str = "float32"
     seed: int = 0
     workers: int = 2
+    decisions: tuple[str, ...] = ()  # folders of ledgers, whose decisions become labels
+    min_count: int = 0  # values with fewer photos of train are dropped
+    unknown_values: str = "stop"  # what a value that the schema lacks does: stop, or mask its cell
+    label_errors: bool = True  # list labels that are likely wrong
+    resume: bool = True  # go on from the checkpoint of an earlier start
 
 
 def train_bundle(
-    recipe: Recipe, score: ScoreFunction, progress: Callable[[str, int, int], None]
-) -> tuple[Bundle, list[str]]:
-    """Train, export and calibrate; returns the bundle and lines for a person.
+    recipe: Recipe,
+    score: ScoreFunction,
+    progress: Callable[[str, int, int], None],
+    say: Callable[[str], None] = lambda line: None,
+) -> Bundle:
+    """Train, export and calibrate.
+
+    Everything is made in `OUT.work` and copied to OUT at the end, so that OUT is never half a bundle.
+
+    Args:
+        say: takes lines for a person, each as soon as it is known: what surprises in the labels before hours of work.
 
     Raises:
         UsageError: the labels, the splits or the options cannot be used.
@@ -79,54 +96,117 @@ def train_bundle(
         precision=recipe.precision,
         workers=recipe.workers,
     )
-    photos = read_labels(recipe.labels, schema, recipe.groups)
-    check_splits(photos)
-    initial = initial_weights(recipe)  # before hours of work: it may not be there
-    work = work_folder(recipe)
-    fitted = photos.select(np.array([split in ("train", "val") for split in photos.splits], dtype=bool))
-    pack = pack_photos(
-        fitted,
-        PhotoSource(),
-        work,
-        PACK_SIZE,
-        recipe.workers,
-        lambda done: progress("reading photos", done, len(fitted)),
-    )
-    fitted, lines = _usable(fitted, pack)
-    _claim(work, config, fitted, initial)
-    unlearned, report = _data_report(fitted)
-    lines += _rows_left_out(photos) + report
-    net = fit(fitted, pack, config, work, initial, progress)
-    out = work / "bundle" if storage.is_remote(recipe.out) else Path(storage.local_path(recipe.out))
-    size = config.stages[-1].size
-    export_network(net, out, size)
-    bundle = Bundle(
-        folder=str(out),
-        name=recipe.name or storage.name(recipe.out),
+    work = work_folder(recipe.out)
+    wanted = Preparation(
+        labels=recipe.labels,
         schema=schema,
-        input_spec=InputSpec(size),
+        groups=recipe.groups,
+        work=work,
+        workers=recipe.workers,
+        decisions=recipe.decisions,
+        min_count=recipe.min_count,
+        mask_others=recipe.unknown_values == "mask",
+    )
+    initial = initial_weights(recipe)  # before hours of work: it may not be there
+    prepared = prepare(wanted, progress)
+    photos = prepared.photos
+    if not recipe.resume:
+        forget(work)
+    _claim(work, config, photos, prepared.pack, initial)
+    made = work / "bundle"
+    shutil.rmtree(made, ignore_errors=True)
+    report = write_data_report(prepared, recipe.min_count, str(made))
+    for line in summary_lines(prepared):
+        say(line)
+    drawn = drawn_with_labels(photos, prepared.rows)
+    net = fit(drawn, prepared.pack, config, work, initial, progress)
+    if recipe.label_errors:
+        say(_list_label_errors(net, prepared, config, made, initial, progress))
+    export_network(net, made, config.stages[-1].size)
+    bundle = save_bundle(_described(recipe, config, net, prepared, report), str(made))
+    unlearned = prepared.unlearned
+    bundle, notes = calibrate_bundle(bundle, photos.in_split("val"), score, str(work), recipe.seed, unlearned)
+    for line in notes:
+        say(line)
+    return _hand_over(bundle, made, recipe.out)
+
+
+def _described(
+    recipe: Recipe, config: TrainConfig, net: AttributeNet, prepared: Prepared, report: Mapping[str, Any]
+) -> Bundle:
+    """The bundle before it is calibrated."""
+    photos = prepared.photos
+    return Bundle(
+        folder="",
+        name=recipe.name or storage.name(recipe.out),
+        schema=photos.schema,
+        input_spec=InputSpec(config.stages[-1].size),
         network=NetworkSpec(recipe.backbone, int(net.backbone.num_features)),  # type: ignore[arg-type]
         calibration=Calibration(),
         provenance={
             "command": recipe.command,
             "tagger": __version__,
-            "photos": {"train": len(fitted.in_split("train")), "val": len(fitted.in_split("val"))},
+            "photos": {"train": len(photos.in_split("train")), "val": len(photos.in_split("val"))},
+            "labels": {
+                "sources": [{k: v for k, v in source.items() if k != "file"} for source in report["sources"]],
+                "decisions": report["decisions"] and report["decisions"]["applied"],
+                "min_count": recipe.min_count,
+            },
+            "masked_values": prepared.masked_values,
             "training": provenance(config),
         },
     )
-    bundle = save_bundle(bundle, str(out))
-    bundle, notes = calibrate_bundle(bundle, fitted.in_split("val"), score, str(work), recipe.seed, unlearned)
-    if storage.is_remote(recipe.out):
-        for name in bundle.files:
-            _copy(str(out / name), storage.join(recipe.out, name))
-        bundle = save_bundle(bundle, recipe.out)
-    return bundle, lines + notes
 
 
-def work_folder(recipe: Recipe) -> Path:
-    """Where a training keeps its photos and checkpoints: beside the bundle, or here where that goes to a store."""
-    out = recipe.out.rstrip("/") + ".work"
-    return Path(storage.name(out) if storage.is_remote(out) else storage.local_path(out))
+def work_folder(out: str) -> Path:
+    """Where a training into `out` keeps its photos and checkpoints: beside it, or here where `out` is remote."""
+    plain = out.rstrip("/")
+    return Path(f"{storage.name(plain)}.work" if storage.is_remote(plain) else f"{storage.local_path(plain)}.work")
+
+
+def _list_label_errors(
+    net: AttributeNet,
+    prepared: Prepared,
+    config: TrainConfig,
+    folder: Path,
+    initial: Path | None,
+    progress: Callable[[str, int, int], None],
+) -> str:
+    """Write label_errors.csv; returns a line on it."""
+    photos, pack = prepared.photos, prepared.pack
+    rows = np.flatnonzero([bool(split) for split in photos.splits])
+    settled = None if prepared.corrections is None else _columns(prepared, prepared.corrections.decided)[rows]
+    views = [embed(judge, pack, rows, config, progress) for judge in (net, _before_training(photos, config, initial))]
+    errors = doubt_labels(photos.select(rows), views, settled, config.seed)
+    write_label_errors(errors, photos.select(rows), [pack.sha256[row] for row in rows], str(folder))
+    if not errors:
+        return "no label is likely wrong"
+    counts = ", ".join(f"{n} {name}" for name, n in attribute_counts(errors).items())
+    return f"{len(errors)} labels are likely wrong ({counts}): {FILE_NAME} lists them, the likeliest first"
+
+
+def _before_training(photos: LabelledPhotos, config: TrainConfig, initial: Path | None) -> AttributeNet:
+    """The network as the training met it."""
+    net = AttributeNet(config.backbone, photos.schema, InputSpec(config.stages[-1].size))
+    if initial is not None:
+        load_weights(net, initial)
+    return net
+
+
+def _columns(prepared: Prepared, decided: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """`decided`, (photos, attributes of the schema before trimming), for the attributes that are left."""
+    before = list(prepared.untrimmed.schema.by_name)
+    return decided[:, [before.index(name) for name in prepared.photos.schema.by_name]]
+
+
+def _hand_over(bundle: Bundle, made: Path, out: str) -> Bundle:
+    """Copy the finished bundle to `out`; its description comes last, so that nothing reads half a bundle."""
+    names = sorted(path.name for path in made.iterdir() if path.name != "bundle.json")
+    for name in ("bundle.json", FILE_NAME):  # a list of an earlier training is not of this one
+        storage.remove(storage.join(out, name))
+    for name in (*names, "bundle.json"):
+        _copy(str(made / name), storage.join(out, name))
+    return replace(bundle, folder=out)
 
 
 def calibrate_bundle(
@@ -173,7 +253,7 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
     """
     bundle = load_bundle(recalibration.bundle)
     _check_target(bundle, recalibration.out)
-    photos = read_labels(recalibration.labels, bundle.schema, recalibration.groups)
+    photos = read_labels(recalibration.labels, bundle.schema, recalibration.groups, bundle.masked_values)
     photos = choose_rows(photos, recalibration.splits, "val")
     check_sample(photos)
     logits, ok = score(bundle.folder, photos, recalibration.out.rstrip("/") + ".work")
@@ -197,7 +277,7 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
         provenance=bundle.provenance | {"calibrated": calibrated},
         metrics=bundle.metrics | {"calibrated": figures},
     )
-    lines = [_listed(f"of {len(ok)} photos could not be read and are left out", unread)] if unread else []
+    lines = [listed(f"of {len(ok)} photos could not be read and are left out", unread)] if unread else []
     if fitted.calibration.pooling:
         exponents = ", ".join(f"{name} {value:+.2f}" for name, value in fitted.calibration.pooling.items())
         lines.append(f"several photos of one item, 0 as sure as one photo, 1 as independent ones: {exponents}")
@@ -253,102 +333,33 @@ def _copy_card(folder: str, recalibration: Recalibration, n_photos: int) -> None
 # ----------------------------------------------------------------------------------------------------------- labels
 
 
-def check_splits(photos: LabelledPhotos) -> None:
-    """Raises `UsageError` where a split is missing, or a group or a photo stands in two."""
-    for split in ("train", "val"):
-        if split not in photos.splits:
-            raise UsageError(
-                f"the labels have no row with split {split}: add a column split with train, val and test, "
-                "the same contributor or brand always in the same one"
-            )
-    split_of: dict[str, str] = {}
-    for group, uri, split in zip(photos.groups, photos.uris, photos.splits, strict=True):
-        if split and split_of.setdefault(group, split) != split:
-            file, _, name = group.partition("\x1f")
-            raise UsageError(f"{file}: {name!r} stands in the splits {split_of[group]} and {split}; choose one")
-        if split and uri and split_of.setdefault(f"\x1f{uri}", split) != split:
-            other = split_of[f"\x1f{uri}"]
-            raise UsageError(f"the photo {mask_uri(uri)} stands in the splits {other} and {split}; choose one")
+def forget(work: Path) -> None:
+    """Throw away the checkpoints in `work`; the pack of photos stays."""
+    for name in (CLAIM, *FILES):
+        (work / name).unlink(missing_ok=True)
 
 
-def _usable(photos: LabelledPhotos, pack: PhotoPack) -> tuple[LabelledPhotos, list[str]]:
-    """`photos` with val free of photos that train has too, and lines on what cannot be used.
-
-    Raises:
-        UsageError: no photo of a split can be read.
-    """
-    lines = []
-    if pack.failures:
-        named = [f"{mask_uri(uri)} ({error})" for uri, error in pack.failures]
-        lines.append(_listed(f"of {len(photos)} photos could not be read and are left out", named))
-    splits = np.array(photos.splits, dtype=object)
-    unlabelled = (splits == "train") & ~photos.allowed.any(axis=1)
-    if unlabelled.any():
-        lines.append(f"{unlabelled.sum()} rows of train have no label and teach nothing")
-        splits[unlabelled] = ""
-    seen = {_fingerprint(pack.pixels[i]) for i in np.flatnonzero((splits == "train") & pack.opened)}
-    val = np.flatnonzero((splits == "val") & pack.opened)
-    repeated = [i for i in val.tolist() if _fingerprint(pack.pixels[i]) in seen]
-    if repeated:
-        named = [mask_uri(photos.uris[i]) for i in repeated]
-        lines.append(_listed("of the photos of val are photos of train too and are left out", named))
-        splits[repeated] = ""
-    for split in ("train", "val"):
-        if not ((splits == split) & pack.opened).any():
-            raise UsageError(f"no photo of the split {split} is left; {'; '.join(lines)}")
-    return replace(photos, splits=tuple(splits.tolist())), lines
-
-
-def _claim(work: Path, config: TrainConfig, photos: LabelledPhotos, initial: Path | None) -> None:
+def _claim(work: Path, config: TrainConfig, photos: LabelledPhotos, pack: PhotoPack, initial: Path | None) -> None:
     """Make `work` this training's; raises `UsageError` where it holds the checkpoints of another one."""
     options = {k: v for k, v in provenance(config).items() if k not in ("device", "workers")}
     key = {
         **{name: digest(value) if isinstance(value, dict) else value for name, value in options.items()},
         "schema": digest(photos.schema.to_dict()),
         "labels": digest([photos.uris, photos.splits, hashlib.sha256(photos.allowed.tobytes()).hexdigest()]),
+        "photos": pack.key,
         "init": initial and sha256_of(str(initial)),
     }
     key = json.loads(json.dumps(key))  # tuples become lists, as the file has them
-    file = work / "training.json"
+    file = work / CLAIM
     if file.exists():
         before = json.loads(file.read_text())
         differences = [name for name in key if before.get(name) != key[name]]
         if differences:
             raise UsageError(
-                f"{work} holds another training ({', '.join(differences)} differ): remove that folder, or choose "
-                "another --out"
+                f"{work} holds another training ({', '.join(differences)} differ): start anew with --no-resume, or "
+                "choose another --out"
             )
-    file.write_text(json.dumps(key, indent=1) + "\n")
-
-
-def _fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
-
-
-def _rows_left_out(photos: LabelledPhotos) -> list[str]:
-    without = sum(not split for split in photos.splits)
-    return [f"{without} of {len(photos)} rows name no split and are left out"] if without else []
-
-
-def _listed(what: str, names: list[str]) -> str:
-    """`2 of the photos …: a, b`, and how many more."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{len(names)} {what}: {', '.join(names[:NAMED])}{more}"
-
-
-def _data_report(photos: LabelledPhotos) -> tuple[list[str], list[str]]:
-    """Attributes that the labels of train say too little of, and a line on each."""
-    unlearned, lines = [], []
-    for name, counts in value_counts(photos.in_split("train")).items():
-        with_photos = [value for value, n in counts.items() if n]
-        if len(with_photos) > 1:
-            continue
-        unlearned.append(name)
-        if with_photos:
-            lines.append(f"{name}: every label is {with_photos[0]}; nothing can be learned of it")
-        else:
-            lines.append(f"{name}: no photo is labelled; nothing is learned of it")
-    return unlearned, lines
+    storage.write_bytes(str(file), (json.dumps(key, indent=1) + "\n").encode())
 
 
 def initial_weights(recipe: Recipe) -> Path | None:
@@ -372,7 +383,7 @@ def _given_weights(recipe: Recipe) -> Path:
             raise UsageError(f"--init {recipe.init}: there is no such file")
         if not storage.is_remote(recipe.init):
             return Path(storage.local_path(recipe.init))
-        file = work_folder(recipe) / "init.safetensors"
+        file = work_folder(recipe.out) / "init.safetensors"
         _copy(recipe.init, str(file))
     except OSError as error:
         raise UsageError(f"--init {recipe.init}: {storage.reason(error)}") from None
@@ -390,7 +401,7 @@ def _download_imagenet(recipe: Recipe) -> Path:
             f"--init imagenet: timm could not download {recipe.backbone} ({type(error).__name__}); "
             "give a safetensors file with --init FILE, or start from the shipped bundle with --init default"
         ) from None
-    file = work_folder(recipe) / "imagenet.safetensors"
+    file = work_folder(recipe.out) / "imagenet.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(backbone.state_dict(), file)
     return file

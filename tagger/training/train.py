@@ -21,13 +21,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from timm.optim._param_groups import param_groups_layer_decay
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional as F
 
+from tagger import storage
 from tagger.errors import UsageError
 from tagger.model.engine import InputSpec
 from tagger.model.net import AttributeNet
@@ -41,6 +42,13 @@ from tagger.training.data import (
     prefetch,
     sampling_weights,
 )
+
+CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.jsonl"
+FILES = (CHECKPOINT, CURVE)
+"""What `fit` keeps in its folder."""
+
+Curve = list[dict[str, Any]]
+"""The log: `epoch`, `size`, `loss`, `val` (source → attribute → share right) and `seconds` of every epoch."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,8 @@ def fit(
 
     Args:
         photos: labels of all rows; `pack` holds their pixels, row by row.
-        work: folder of checkpoints and of the log `curve.jsonl`; a checkpoint found there is taken up.
+        work: folder of checkpoints and of the log `curve.jsonl`; a checkpoint found there is taken up, and the log
+            is made what the checkpoint knows: a kill between the two loses no line and doubles none.
         initial: safetensors file with backbone weights (or a whole network) to start from; None: random.
         progress: called with a text, the photos done and the photos of this epoch.
     """
@@ -188,8 +197,9 @@ def fit(
     ema = ModelEmaV3(net, decay=config.ema_decay, use_warmup=True)
     work.mkdir(parents=True, exist_ok=True)
     steps_per_epoch = len(train) // config.batch_size or 1
-    first = _load_checkpoint(work, net, ema, optimizer)
-    for epoch in range(first, config.epochs):
+    curve = _load_checkpoint(work, net, ema, optimizer)  # a line for every epoch already done
+    _write_curve(work, curve)
+    for epoch in range(len(curve), config.epochs):
         started = time.monotonic()
         size = config.size_at(epoch)
         torch.manual_seed(config.seed * 10_007 + epoch)
@@ -221,9 +231,9 @@ def fit(
             logits_val = predict_pack(cast(AttributeNet, ema.module), pack, val_rows, size, config)
             record["val"] = _val_record(logits_val, photos.select(val_rows))
         record["seconds"] = round(time.monotonic() - started, 1)
-        _save_checkpoint(work, net, ema, optimizer, epoch + 1)
-        with open(work / "curve.jsonl", "a") as log:
-            log.write(json.dumps(record) + "\n")
+        curve.append(record)
+        _save_checkpoint(work, net, ema, optimizer, curve)
+        _write_curve(work, curve)
     return cast(AttributeNet, ema.module).eval()
 
 
@@ -268,9 +278,12 @@ def load_weights(net: AttributeNet, file: Path) -> None:
     """Take over a backbone (timm's parameter names) or a whole network; heads of other shapes start anew.
 
     Raises:
-        UsageError: the file holds another backbone.
+        UsageError: the file holds another backbone, or is no safetensors file.
     """
-    tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{file} cannot be read as safetensors: {error}") from None
     own = net.state_dict()
     if not any(name.startswith("backbone.") for name in tensors):
         tensors = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
@@ -338,7 +351,7 @@ def _set_lr(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, st
 
 
 def _save_checkpoint(
-    work: Path, net: AttributeNet, ema: ModelEmaV3, optimizer: torch.optim.Optimizer, epoch: int
+    work: Path, net: AttributeNet, ema: ModelEmaV3, optimizer: torch.optim.Optimizer, curve: Curve
 ) -> None:
     tensors = {f"net.{k}": v.contiguous() for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v.contiguous() for k, v in ema.module.state_dict().items()}
@@ -346,17 +359,29 @@ def _save_checkpoint(
         tensors |= {f"opt.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
     tensors = {k: v.detach().cpu().clone() for k, v in tensors.items()}
     unfinished = work / "checkpoint.unfinished"
-    save_file(tensors, unfinished, metadata={"epoch": str(epoch)})
-    os.replace(unfinished, work / "checkpoint.safetensors")
+    save_file(tensors, unfinished, metadata={"epoch": str(len(curve)), "curve": json.dumps(curve)})
+    os.replace(unfinished, work / CHECKPOINT)
 
 
-def _load_checkpoint(work: Path, net: AttributeNet, ema: ModelEmaV3, optimizer: torch.optim.Optimizer) -> int:
-    """Take up the checkpoint in `work`; returns the number of epochs already done."""
-    file = work / "checkpoint.safetensors"
+def _write_curve(work: Path, curve: Curve) -> None:
+    lines = "".join(json.dumps(record) + "\n" for record in curve)
+    storage.write_bytes(str(work / CURVE), lines.encode())
+
+
+def _load_checkpoint(work: Path, net: AttributeNet, ema: ModelEmaV3, optimizer: torch.optim.Optimizer) -> Curve:
+    """Take up the checkpoint in `work`; returns the log of the epochs already done, none where there is no checkpoint.
+
+    Raises:
+        UsageError: the checkpoint is of a version that did not keep the log in it.
+    """
+    file = work / CHECKPOINT
     if not file.exists():
-        return 0
+        return []
     with safe_open(file, "pt") as stored:
-        epoch = int(stored.metadata()["epoch"])
+        metadata = stored.metadata()
+    if "curve" not in metadata:
+        raise UsageError(f"{file} was written by an earlier version of tagger: start anew with --no-resume")
+    curve: Curve = json.loads(metadata["curve"])
     tensors = load_file(file)
     net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
     ema.module.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
@@ -366,7 +391,7 @@ def _load_checkpoint(work: Path, net: AttributeNet, ema: ModelEmaV3, optimizer: 
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return epoch
+    return curve
 
 
 def provenance(config: TrainConfig) -> dict[str, Any]:

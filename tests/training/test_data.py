@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ from fakes import DictFetcher, draw_photo, write_manifest
 
 from tagger.errors import ImageError, ManifestError, SchemaError, UsageError
 from tagger.schema import Schema
+from tagger.source.fetch import PhotoSource
 from tagger.training.data import (
     Augmentation,
     LabelledPhotos,
+    PhotoPack,
     augment,
     fit_square,
     pack_photos,
@@ -68,6 +72,15 @@ def test_unknown_value_is_named_with_file_and_row(tmp_path: Path, toy: Schema) -
     file = write_manifest(tmp_path / "labels.csv", [ROW, ROW | {"kind": "top|hat"}])
     with pytest.raises(SchemaError, match=r"labels\.csv, row 2: kind has no value 'hat'; it has top, trousers, shoes"):
         read_labels([str(file)], toy)
+
+
+def test_values_that_a_training_left_out_are_unknown_and_others_still_refused(tmp_path: Path, toy: Schema) -> None:
+    cells = ["top", "hat", "top|hat", "shoes"]
+    file = write_manifest(tmp_path / "labels.csv", [ROW | {"kind": cell} for cell in cells])
+    photos = read_labels([str(file)], toy, masked={"kind": ["hat"]})
+    assert photos.allowed.sum(axis=1).tolist() == [1, 0, 0, 1]
+    with pytest.raises(SchemaError, match="row 2: kind has no value 'hat'"):
+        read_labels([str(file)], toy, masked={"tone": ["hat"]})
 
 
 def test_unknown_split_is_named_with_file_and_row(tmp_path: Path, toy: Schema) -> None:
@@ -181,6 +194,28 @@ def test_pack_is_taken_up_again_without_reading_a_photo(tmp_path: Path, label: C
     assert again.failures == first.failures
     pack_photos(photos, fetch, tmp_path / "work", 24, workers=2)  # another size is another pack
     assert len(list((tmp_path / "work").glob("*.json"))) == 2
+
+
+def test_photo_that_was_written_again_makes_another_pack(tmp_path: Path, label: Callable) -> None:
+    """Same path, other bytes; one that was missing and came; neither is taken from the old pack."""
+    photos = label(["top,,", "shoes,,"])
+    files = [draw_photo(tmp_path / "0.png", 1), tmp_path / "1.png"]
+    photos = replace(photos, uris=tuple(map(str, files)))
+    source = PhotoSource()
+
+    def pack() -> PhotoPack:
+        return pack_photos(photos, source, tmp_path / "work", 32, workers=2, probe=source.probe)
+
+    first = pack()
+    assert first.opened.tolist() == [True, False]
+    assert first.sha256 == (hashlib.sha256(files[0].read_bytes()).hexdigest(), "")
+    assert pack().key == first.key
+    draw_photo(files[0], 2)
+    second = pack()
+    assert second.key != first.key
+    assert (second.pixels[0] != first.pixels[0]).any()
+    draw_photo(files[1], 3)
+    assert pack().opened.tolist() == [True, True]
 
 
 def test_training_decodes_as_serving_does(tmp_path: Path, label: Callable) -> None:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from fakes import read_tags, tag
+from fakes import read_tags, run_python, tag
 
 from tagger.cli.main import cli
-from tagger.errors import UsageError
+from tagger.errors import SchemaError, UsageError
+from tagger.ledger import Decision, append, decision_id
 from tagger.model.bundle import load_bundle
 from tagger.schema import load_schema
 from tagger.source.fetch import Fetched, PhotoSource
 from tagger.training import recipe as recipe_module
-from tagger.training.recipe import check_sample, check_splits
+from tagger.training.recipe import check_sample
 
 BACKBONE = "test_efficientnet"
 
@@ -37,9 +36,27 @@ def train_options(start_weights: Path) -> list[str | Path]:
     return [*options, "--stages", "2@32", "--batch-size", "8"]
 
 
+def train_command(folder: Path, out: Path, start_weights: Path) -> list[str | Path]:
+    """The command of the fixture `trained`, into another folder."""
+    command: list[str | Path] = ["train", folder / "labels.csv", "--out", out, "--decisions", folder / "decisions"]
+    return [*command, *train_options(start_weights)]
+
+
 def curve(out: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (Path(f"{out}.work") / "curve.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def decided_rows(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A row of train and one of val that the file calls plain."""
+    plain = [row for row in rows if row["pattern"] == "none" and not row["image"].endswith("cut.jpg")]
+    return [next(row for row in plain if row["split"] == split) for split in ("train", "val")]
+
+
+def decision(row: dict[str, str], attribute: str, value: str) -> Decision:
+    sha256 = hashlib.sha256(Path(row["image"]).read_bytes()).hexdigest()
+    content = (row["item_id"], sha256, attribute, "set", value)
+    return Decision(decision_id(content), *content, None, "bundle", "mina", "2026-01-31T12:00:00Z")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +85,8 @@ def trained(
 ) -> tuple[Path, Result, list[str], list[str]]:
     """Two epochs on womens-32: the bundle, what the command said, the photos it read, the splits calibrated on.
 
-    The photos of test are not on the disk, and one photo of train does not open.
+    The photos of test are not on the disk, one photo of train does not open, and people decided the patterns of one
+    row of train and of one of val.
     """
     folder = tmp_path_factory.mktemp("train")
     rows = rows_of(womens_labels)
@@ -78,7 +96,8 @@ def trained(
     for row in rows:
         if row["split"] == "test":
             row["image"] = str(folder / "not-on-the-disk.jpg")
-    labels = write_labels(folder / "labels.csv", rows)
+    write_labels(folder / "labels.csv", rows)
+    append(str(folder / "decisions"), [decision(row, "pattern", "flower") for row in decided_rows(rows)])
     out = folder / "bundle"
     calibrated_on: list[str] = []
     fit = recipe_module.fit_calibration
@@ -89,7 +108,7 @@ def trained(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe_module, "fit_calibration", spy)
-        result = tagger("train", labels, "--out", out, *train_options(start_weights))
+        result = tagger(*train_command(folder, out, start_weights))
     return out, result, list(spied), calibrated_on
 
 
@@ -157,27 +176,29 @@ def test_provenance_says_how_it_was_made(trained: tuple[Path, Result, list[str],
     assert provenance["photos"]["train"] > provenance["photos"]["val"] > 0
 
 
+DYING = {
+    "in the second epoch": "t._set_lr = lambda o, c, step, n: (step >= 3 and die(), lr(o, c, step, n))",
+    "between checkpoint and log": "write = t._write_curve; "
+    "t._write_curve = lambda work, curve: (curve and die(), write(work, curve))",
+}
+"""Where a process ends itself by SIGKILL."""
+
+
+@pytest.mark.parametrize("moment", DYING)
 def test_killed_training_resumes_to_the_same_curve(
-    trained: tuple[Path, Result, list[str], list[str]], start_weights: Path, tmp_path: Path
+    trained: tuple[Path, Result, list[str], list[str]], start_weights: Path, tmp_path: Path, moment: str
 ) -> None:
     """The process is killed after its first epoch; the same command then goes on from there."""
-    labels, out = trained[0].parent / "labels.csv", tmp_path / "bundle"
-    command = ["train", labels, "--out", out, *train_options(start_weights)]
-    log = Path(f"{out}.work") / "curve.jsonl"
-    slow = "import time, tagger.training.train as t; o = t._set_lr; "  # or the second epoch is over too soon
-    slow += "t._set_lr = lambda a, b, step, c: (step >= 3 and time.sleep(60), o(a, b, step, c)); "
-    code = f"{slow}from tagger.cli.main import main; main()"
-    with subprocess.Popen([sys.executable, "-c", code, *map(str, command)], stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 100
-        while not (log.exists() and log.read_text().endswith("\n")):
-            assert process.poll() is None, process.communicate()[1].decode()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-    assert len(curve(out)) == 1
-    assert not (out / "bundle.json").exists()
-    with pytest.MonkeyPatch.context() as patch:  # the export was tested; what counts here is the curve
-        patch.setattr(recipe_module, "export_network", _stop_here)
+    out = tmp_path / "bundle"
+    command = train_command(trained[0].parent, out, start_weights)
+    code = "import os, tagger.training.train as t; die = lambda: os.kill(os.getpid(), 9); lr = t._set_lr; "
+    killed = run_python(f"{code}{DYING[moment]}; from tagger.cli.main import main; main()", *command, timeout=400)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (Path(f"{out}.work") / "checkpoint.safetensors").exists()
+    assert len(curve(out)) == (1 if moment == "in the second epoch" else 0)
+    assert not out.exists()
+    with pytest.MonkeyPatch.context() as patch:  # what follows was tested; what counts here is the curve
+        patch.setattr(recipe_module, "_list_label_errors", _stop_here)
         assert isinstance(tagger(*command).exception, _Enough)
     assert curve(out) == curve(trained[0])
 
@@ -193,11 +214,53 @@ def _stop_here(*_: object) -> None:
 def test_work_folder_of_another_training_is_refused(
     trained: tuple[Path, Result, list[str], list[str]], start_weights: Path
 ) -> None:
-    options = train_options(start_weights)
-    options[options.index("2@32")] = "3@32"
-    result = tagger("train", trained[0].parent / "labels.csv", "--out", trained[0], *options)
-    assert isinstance(result.exception, UsageError)
-    assert "holds another training (stages differ)" in str(result.exception)
+    command = train_command(trained[0].parent, trained[0], start_weights)
+    command[command.index("2@32")] = "3@32"
+    assert "holds another training (stages differ): start anew with --no-resume" in refused(*command)
+    assert len(curve(trained[0])) == 2
+
+
+def test_training_begins_anew_where_it_may_not_resume(label: Callable, tmp_path: Path, start_weights: Path) -> None:
+    from tagger.training.data import PhotoPack
+    from tagger.training.recipe import _claim, forget
+    from tagger.training.train import TrainConfig
+
+    photos = label(["top,,", "shoes,,"], splits=["train", "val"])
+    pack = PhotoPack(np.zeros((2, 8, 8, 3), np.uint8), np.ones(2, dtype=bool), (), ("a", "b"), "key")
+    _claim(tmp_path, TrainConfig(), photos, pack, start_weights)
+    for name in ("checkpoint.safetensors", "curve.jsonl", "photos-key.uint8"):
+        (tmp_path / name).write_bytes(b"")
+    _claim(tmp_path, TrainConfig(), photos, pack, start_weights)
+    assert (tmp_path / "checkpoint.safetensors").exists()
+    other = replace(pack, key="photos that were written again")
+    with pytest.raises(UsageError, match=r"holds another training \(photos differ\)"):
+        _claim(tmp_path, TrainConfig(), photos, other, start_weights)
+    forget(tmp_path)
+    _claim(tmp_path, TrainConfig(), photos, other, start_weights)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos-key.uint8", "training.json"]
+
+
+def test_people_s_words_are_trained_and_calibrated_on_and_written_down(
+    trained: tuple[Path, Result, list[str], list[str]],
+) -> None:
+    out, result, _, _ = trained
+    assert "2 decisions are labels now: 2 set; 2 of them overrule a labels file" in result.stderr
+    report = json.loads((out / "data_report.json").read_text())
+    assert report["decisions"]["applied"] == {"pattern": {"set": 2, "overruled": 2}}
+    assert load_bundle(str(out)).provenance["labels"]["decisions"] == report["decisions"]["applied"]
+    assert "| pattern | 2 | 0 | 0 | 2 |" in (out / "data_report.md").read_text()
+
+
+def test_likely_label_errors_are_listed_beside_the_bundle(
+    trained: tuple[Path, Result, list[str], list[str]], rows_of: Callable
+) -> None:
+    out, result, _, _ = trained
+    lines = (out / "label_errors.csv").read_text("utf-8-sig").splitlines()
+    assert lines[0].startswith("rank,item_id,image_uri,image_sha256,attribute,label,prediction,confidence")
+    said = f"{len(lines) - 1} labels are likely wrong" if len(lines) > 1 else "no label is likely wrong"
+    assert said in result.stderr
+    ids = {row["item_id"] for row in rows_of(out.parent / "labels.csv") if row["split"] in ("train", "val")}
+    assert {line.split(",")[1] for line in lines[1:]} <= ids
 
 
 # ------------------------------------------------------------------------------------- bundles calibrated again
@@ -406,78 +469,27 @@ def test_evaluation_at_another_target_uses_its_thresholds(dummy_bundle: str, cat
     assert "--target-precision 0.5" in refused(*command, "--target-precision", "0.5")
 
 
+def test_values_that_a_training_left_out_are_unknown_to_evaluation(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    labels = write_labels(tmp_path / "sample.csv", [row | {"colour": "turquoise"} for row in sample[:4]])
+    command = ["evaluate", labels, "--out", tmp_path / "report", "--json", "--bundle"]
+    assert isinstance(tagger(*command, dummy_bundle).exception, SchemaError)
+    data = json.loads((Path(dummy_bundle) / "bundle.json").read_text())
+    data["provenance"]["masked_values"] = {"colour": ["turquoise"]}
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(data))
+    result = tagger(*command, tmp_path / "bundle")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["photos"] == 4
+
+
 def test_labels_without_a_label_are_refused(
     dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
 ) -> None:
     empty = [{k: (v if k in ("item_id", "image") else "") for k, v in row.items()} for row in sample]
     labels = write_labels(tmp_path / "sample.csv", empty)
     assert "has a label" in refused("evaluate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "report")
-
-
-# -------------------------------------------------------------------------------------------------------- splits
-
-
-def test_group_in_two_splits_is_refused(label: Callable) -> None:
-    photos = label(["top,,"] * 3, groups=["l\x1fann", "l\x1fbob", "l\x1fann"], splits=["train", "val", "test"])
-    with pytest.raises(UsageError, match="l: 'ann' stands in the splits train and test"):
-        check_splits(photos)
-
-
-def test_photo_in_two_splits_is_refused(label: Callable) -> None:
-    photos = label(["top,,"] * 3, splits=["train", "val", "test"])
-    doubled = photos.__class__(**{**photos.__dict__, "uris": ("a.jpg", "b.jpg", "a.jpg")})
-    with pytest.raises(UsageError, match=r"the photo a\.jpg stands in the splits train and test"):
-        check_splits(doubled)
-
-
-@pytest.mark.parametrize("missing", ["train", "val"])
-def test_labels_without_a_split_are_refused(label: Callable, missing: str) -> None:
-    splits = [split for split in ("train", "val", "test") if split != missing]
-    with pytest.raises(UsageError, match=f"no row with split {missing}: add a column split"):
-        check_splits(label(["top,,"] * 2, splits=splits))
-
-
-def test_rows_without_a_split_may_stand_anywhere(label: Callable) -> None:
-    check_splits(label(["top,,"] * 4, groups=["a", "b", "a", "b"], splits=["train", "val", "", ""]))
-
-
-def test_photo_of_train_is_left_out_of_val_whatever_its_name(label: Callable) -> None:
-    from tagger.training.data import PhotoPack
-    from tagger.training.recipe import _usable
-
-    photos = label(["top,,", "shoes,,", "top,,", "shoes,,"], splits=["train", "val", "val", "train"])
-    pixels = np.arange(4 * 8 * 8 * 3).reshape(4, 8, 8, 3).astype(np.uint8)
-    pixels[2] = pixels[0]
-    pixels[1] += 1
-    usable, lines = _usable(photos, PhotoPack(pixels, np.ones(4, dtype=bool), ()))
-    assert usable.splits == ("train", "val", "", "train")
-    assert lines == ["1 of the photos of val are photos of train too and are left out: /photos/item-2.jpg"]
-    pixels[1] = pixels[0]
-    with pytest.raises(UsageError, match="no photo of the split val is left; 2 of the photos of val are photos of"):
-        _usable(photos, PhotoPack(pixels, np.ones(4, dtype=bool), ()))
-
-
-def test_attribute_with_one_value_is_named(label: Callable) -> None:
-    from tagger.training.recipe import _data_report
-
-    photos = label(["top,,dark", "shoes,,dark", "top,,light"], splits=["train", "train", "val"])
-    unlearned, lines = _data_report(photos)
-    assert unlearned == ["sleeve", "tone"]
-    assert lines == [
-        "sleeve: no photo is labelled; nothing is learned of it",
-        "tone: every label is dark; nothing can be learned of it",
-    ]
-
-
-def test_rows_of_train_without_a_label_are_counted_and_left_out(label: Callable) -> None:
-    from tagger.training.data import PhotoPack
-    from tagger.training.recipe import _usable
-
-    photos = label(["top,,", ",,", "shoes,,"], splits=["train", "train", "val"])
-    pixels = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((3, 8, 8, 3), np.uint8)
-    usable, lines = _usable(photos, PhotoPack(pixels, np.ones(3, dtype=bool), ()))
-    assert usable.splits == ("train", "", "val")
-    assert lines == ["1 rows of train have no label and teach nothing"]
 
 
 def test_sample_is_enough_with_sixty_labels_of_one_attribute_in_five_groups(label: Callable) -> None:

@@ -113,6 +113,13 @@ def test_weights_of_another_backbone_are_refused(toy: Schema, tmp_path: Path, st
         load_weights(net, start_weights)
 
 
+def test_file_that_holds_no_weights_is_refused(toy: Schema, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"PK\x03\x04 not weights, whatever its name says")
+    with pytest.raises(UsageError, match=r"weights\.safetensors cannot be read as safetensors: "):
+        load_weights(AttributeNet(BACKBONE, toy, InputSpec(32)), file)
+
+
 def test_start_weights_are_taken_over_and_heads_start_anew(toy: Schema, start_weights: Path) -> None:
     from safetensors.torch import load_file
 
