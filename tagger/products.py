@@ -1,7 +1,8 @@
 """Several photos of one item combined into one row.
 
 Scores of an item's photos are averaged in log space (a geometric mean of the probabilities) and decided as one photo's
-are; photos that are each accepted with another value disagree, which sends the tag to review. What a person decided for
+are; photos that are each accepted with another value disagree, which sends the tag to review. A photo unlike all that
+the bundle was checked on (a size chart, a label) is left out where the item has another. What a person decided for
 any photo of the item holds for the item; where people decided only on photos that the item no longer has, the tag goes
 to review as `photo_changed`.
 
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags
+from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags, listed_reasons
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
     ACCEPTED,
@@ -30,10 +31,13 @@ from tagger.model.confidence import (
     NOT_APPLICABLE,
     REASONS,
     REVIEW,
+    WHOLE_PHOTO,
     Calibration,
     decide,
+    see,
 )
-from tagger.results import ResultStore, RunInfo
+from tagger.model.gate import Gate, Sight
+from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix
 from tagger.schema import Schema
 
 ROWS_PER_BUCKET = 100_000
@@ -70,12 +74,12 @@ def combine_products(
     rows = sum(committed.rows for committed in store.commits().values())
     buckets = min(MAX_BUCKETS, max(1, -(-rows // rows_per_bucket)))
     if buckets == 1:
-        tables = list(store.parts(_COLUMNS))
+        tables = list(store.parts(_columns(info)))
         if tables:
             yield _combine(pa.concat_tables(tables), info, ledger)
         return
     with tempfile.TemporaryDirectory(prefix="tagger-products-") as folder:
-        _spill(store, Path(folder), buckets, checkpoint)
+        _spill(store, _columns(info), Path(folder), buckets, checkpoint)
         for bucket in range(buckets):
             checkpoint()
             file = Path(folder) / f"{bucket}.arrow"
@@ -85,13 +89,19 @@ def combine_products(
                 file.unlink()
 
 
-def _spill(store: ResultStore, folder: Path, buckets: int, checkpoint: Callable[[], None]) -> None:
+def _columns(info: RunInfo) -> list[str]:
+    return [*_COLUMNS, *([DESCRIPTOR_COLUMN] if info.descriptors else [])]
+
+
+def _spill(
+    store: ResultStore, columns: Sequence[str], folder: Path, buckets: int, checkpoint: Callable[[], None]
+) -> None:
     """Spread the rows over one Arrow stream per bucket."""
     writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
     try:
-        for table in store.parts(_COLUMNS):
+        for table in store.parts(columns):
             checkpoint()
-            table = table.select(_COLUMNS).replace_schema_metadata(None)
+            table = table.select(columns).replace_schema_metadata(None)
             bucket_of = _hash_buckets(table.column("item_id"), buckets)
             for bucket in np.unique(bucket_of):
                 part = table.take(np.flatnonzero(bucket_of == bucket))
@@ -121,16 +131,23 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
 
     values = table.column("scores").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     logits = values.reshape(-1, schema.n_scores).astype(np.float32)
+    described = list_matrix(table.column(DESCRIPTOR_COLUMN)) if info.descriptors else None
+    by_photo_sight = see(described, calibration)
+    by_photo = decide(logits, schema, calibration, target, by_photo_sight)
+    counts, sight = np.ones(len(logits), bool), None
+    if calibration.gate is not None and described is not None and by_photo_sight is not None:
+        counts, sight = _sight_of_items(group[ok], described, by_photo_sight, calibration.gate, n)
+    counted = group[ok][counts]
+    n_counted = np.bincount(counted, minlength=n)
     pooled = np.zeros((n, schema.n_scores), np.float64)
-    np.add.at(pooled, group[ok], _log_probabilities(logits, schema))
-    single = n_ok == 1
-    pooled /= np.maximum(n_ok, 1)[:, None]
+    np.add.at(pooled, counted, _log_probabilities(logits[counts], schema))
+    single = n_counted == 1
+    pooled /= np.maximum(n_counted, 1)[:, None]
     pooled32 = pooled.astype(np.float32)
-    first_ok = np.full(n, -1)
-    first_ok[group[ok][::-1]] = np.arange(len(logits))[::-1]
-    pooled32[single] = logits[first_ok[single]]  # bit for bit the photo's own scores
-    decided = decide(pooled32, schema, calibration, target)
-    by_photo = decide(logits, schema, calibration, target)
+    first = np.full(n, -1)
+    first[counted[::-1]] = np.flatnonzero(counts)[::-1]
+    pooled32[single] = logits[first[single]]  # bit for bit the photo's own scores
+    decided = decide(pooled32, schema, calibration, target, sight)
 
     seen = n_ok > 0
     reasons: list[list[str]] = [[] for _ in item_ids]
@@ -145,7 +162,9 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
         in_doubt[name] = seen & (decision == REVIEW)
         for i in np.flatnonzero(in_doubt[name]):
             why = DISAGREEMENT if disagreement[i] else REASONS[tags.reason[i] or LOW_CONFIDENCE]
-            reasons[i].append(f"{name}:{why}")
+            text = why if why in WHOLE_PHOTO else f"{name}:{why}"
+            if text not in reasons[i]:
+                reasons[i].append(text)
         absent = ~seen | (decision == NOT_APPLICABLE)
         best = np.array(attribute.value_names, dtype=object)[tags.best]
         columns[name] = [None if absent[i] else best[i] for i in range(n)]
@@ -156,9 +175,12 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger) -> pa.Table:
         photos_of = _photos_of(table, group, ok, item_ids, ledger)
         chosen = list(photos_of)
         subjects = [
-            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, schema, ledger)) for i in chosen
+            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, reasons[i], schema, ledger))
+            for i in chosen
         ]
-        for item, final in zip(chosen, final_tags(pooled32[chosen], subjects, info, ledger), strict=True):
+        of_chosen = Sight(sight.kind[chosen], sight.unfamiliar[chosen]) if sight is not None else None
+        finals = final_tags(pooled32[chosen], subjects, info, ledger, of_chosen)
+        for item, final in zip(chosen, finals, strict=True):
             _overlay(columns, reasons, item, final)
     columns["needs_review"] = [bool(listed) for listed in reasons]
     columns["review_reasons"] = reasons
@@ -174,6 +196,27 @@ def _log_probabilities(logits: npt.NDArray[np.float32], schema: Schema) -> npt.N
         shifted = block - block.max(axis=1, keepdims=True)
         result[:, part] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result
+
+
+def _sight_of_items(
+    group: npt.NDArray[Any],
+    descriptors: npt.NDArray[np.float32],
+    by_photo: Sight,
+    gate: Gate,
+    n: int,
+) -> tuple[npt.NDArray[np.bool_], Sight]:
+    """Which photos count for their item, (photos,), and what the gate says of the items.
+
+    Photos like those that the bundle was checked on count, or all of an item that has none; such an item is unfamiliar.
+    The kind is that of the mean descriptor of the photos that count: the classifier is linear, so they vote.
+    """
+    familiar = np.bincount(group[~by_photo.unfamiliar], minlength=n) > 0
+    counts: npt.NDArray[np.bool_] = ~by_photo.unfamiliar | ~familiar[group]
+    means = np.zeros((n, descriptors.shape[1]))
+    np.add.at(means, group[counts], descriptors[counts])
+    n_counted = np.bincount(group[counts], minlength=n)
+    means /= np.maximum(n_counted, 1)[:, None]
+    return counts, Sight(gate.kind_of(means.astype(np.float32)), ~familiar & (n_counted > 0))
 
 
 def _disagree(
@@ -202,11 +245,18 @@ def _photos_of(
 
 
 def _doubts(
-    i: int, photos: Sequence[str], columns: dict[str, Any], schema: Schema, ledger: Ledger
+    i: int,
+    photos: Sequence[str],
+    columns: dict[str, Any],
+    reasons: Sequence[str],
+    schema: Schema,
+    ledger: Ledger,
 ) -> dict[str, list[str]]:
     """attribute → reasons to look at product number `i`, besides the model's doubt."""
     doubts: dict[str, list[str]] = {}
     for attribute in schema.attributes:
+        if whole := [reason for reason in reasons if reason in WHOLE_PHOTO]:
+            doubts[attribute.name] = list(whole)
         if columns[f"{attribute.name}_disagreement"][i]:
             doubts.setdefault(attribute.name, []).append(DISAGREEMENT)
         if ledger.photo_changed(columns["item_id"][i], photos, attribute.name):
@@ -220,4 +270,4 @@ def _overlay(columns: dict[str, Any], reasons: list[list[str]], i: int, tags: di
         columns[name][i] = tag.value
         columns[f"{name}_confidence"][i] = tag.confidence
         columns[f"{name}_decision"][i] = tag.decision
-    reasons[i] = [f"{name}:{reason}" for name, tag in tags.items() for reason in tag.reasons]
+    reasons[i] = listed_reasons(tags)

@@ -48,6 +48,7 @@ class Committed:
     sha256: str  # of the part file
     seconds: float
     accepted: dict[str, int] = field(default_factory=dict)  # attribute → rows whose tag is accepted
+    unfamiliar: int = 0  # rows whose photo is unlike all that the bundle was checked on
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from tagger import __version__, storage
 from tagger.errors import UsageError
 from tagger.model.bundle import WEIGHTS, Bundle, NetworkSpec, load_bundle, save_bundle, sha256_of
 from tagger.model.confidence import DEFAULT_TARGET, Calibration, digest
+from tagger.model.descriptor import fit_describer, save_describer
 from tagger.model.engine import InputSpec
 from tagger.model.export import export_network
 from tagger.schema import load_schema
 from tagger.source.fetch import PhotoSource, mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
 from tagger.training.data import LabelledPhotos, PhotoPack, pack_photos, read_labels, value_counts
-from tagger.training.evaluate import measure
+from tagger.training.evaluate import PhotoScores, measure
 from tagger.training.sources import choose_rows, source_names
 from tagger.training.train import Stage, TrainConfig, fit, provenance
 
@@ -34,8 +35,9 @@ PACK_SIZE = 256  # pixels; photos are decoded once at this size
 NAMED = 10  # photos that are named in a line about many
 MODEL_CARD = "MODEL_CARD.md"
 
-ScoreFunction = Callable[[str, LabelledPhotos, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
-"""(bundle folder, photos, folder to work in) → scores (photos, n_scores) and which photos are ok."""
+ScoreFunction = Callable[[str, LabelledPhotos, str], PhotoScores]
+"""(bundle folder, photos, folder to work in) → what a run says of the photos; with embeddings where the bundle makes no
+descriptors yet."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +121,20 @@ def train_bundle(
 def calibrate_bundle(
     bundle: Bundle, val: LabelledPhotos, score: ScoreFunction, work: str, seed: int, unlearned: Collection[str] = ()
 ) -> tuple[Bundle, list[str]]:
-    """`bundle` with temperatures, thresholds and figures from `val`, saved in its folder; and a line per attribute.
+    """`bundle` with descriptors and a calibration from `val`, saved in its folder; and a line per attribute.
 
     Args:
         unlearned: attributes that get no threshold, since training saw one value of them or none.
     """
-    logits, ok = score(bundle.folder, val, work)
-    val, logits = val.select(ok), logits[ok]
-    fitted = fit_calibration(logits, val, seed, never=unlearned)
-    figures = _named(measure(logits, val, fitted.calibration, DEFAULT_TARGET, seed))
+    scores = score(bundle.folder, val, work)
+    val, scores = val.select(scores.ok), scores.select(scores.ok)
+    descriptors = scores.descriptors
+    if descriptors is None and scores.embeddings is not None:
+        describer = fit_describer(scores.embeddings)
+        save_describer(describer, bundle.folder)
+        descriptors = describer.describe(scores.embeddings)
+    fitted = fit_calibration(scores.logits, val, seed, never=unlearned, descriptors=descriptors)
+    figures = _named(measure(scores.logits, val, fitted.calibration, DEFAULT_TARGET, seed, descriptors=descriptors))
     bundle = replace(bundle, calibration=fitted.calibration, metrics={"val": figures})
     return save_bundle(bundle, bundle.folder), explain(bundle.schema, fitted)
 
@@ -151,6 +158,8 @@ class Recalibration:
 def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tuple[Bundle, list[str]]:
     """Write a copy of a bundle whose temperatures and thresholds fit other labels; and a line per attribute.
 
+    Its gate lets pass what these photos are like; a bundle that makes no descriptors gets none.
+
     An attribute that the labels say nothing of keeps its temperature and is always reviewed: it was never checked on
     these photos.
 
@@ -163,14 +172,30 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
     photos = read_labels(recalibration.labels, bundle.schema, recalibration.groups)
     photos = choose_rows(photos, recalibration.splits, "val")
     check_sample(photos)
-    logits, ok = score(bundle.folder, photos, recalibration.out.rstrip("/") + ".work")
+    scores = score(bundle.folder, photos, recalibration.out.rstrip("/") + ".work")
+    ok = scores.ok
     if not ok.any():
         raise UsageError(f"none of the {len(photos)} photos could be read; the first is {mask_uri(photos.uris[0])}")
     unread = [mask_uri(photos.uris[i]) for i in np.flatnonzero(~ok)]
-    photos, logits = photos.select(ok), logits[ok]
+    photos, scores = photos.select(ok), scores.select(ok)
     check_sample(photos)
-    fitted = fit_calibration(logits, photos, recalibration.seed, temperatures=bundle.calibration.temperatures)
-    figures = _named(measure(logits, photos, fitted.calibration, DEFAULT_TARGET, recalibration.seed))
+    fitted = fit_calibration(
+        scores.logits,
+        photos,
+        recalibration.seed,
+        temperatures=bundle.calibration.temperatures,
+        descriptors=scores.descriptors,
+    )
+    figures = _named(
+        measure(
+            scores.logits,
+            photos,
+            fitted.calibration,
+            DEFAULT_TARGET,
+            recalibration.seed,
+            descriptors=scores.descriptors,
+        )
+    )
     for name in bundle.files:
         _copy(storage.join(bundle.folder, name), storage.join(recalibration.out, name))
     _copy_card(bundle.folder, recalibration, len(photos))
