@@ -104,8 +104,9 @@ def render_summary(out: str, summary: dict[str, Any]) -> str:
     unfamiliar = summary.get("unfamiliar", 0)
     if unfamiliar > NOTABLE_UNFAMILIAR * summary["ok"]:
         lines.append(
-            f"{unfamiliar / summary['ok']:.0%} of these photos are unlike the photos this model was checked on. Do not "
-            "count on the target precision here. Label at least 200 random photos and run `tagger calibrate`."
+            f"{100 * unfamiliar / summary['ok']:.0f} % of these photos are unlike the photos this model was checked "
+            "on. Do not count on the target precision here. Label at least 200 random photos and run "
+            "`tagger calibrate`."
         )
     churn = summary["churn"]
     if churn["compared"]:

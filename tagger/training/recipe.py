@@ -1,6 +1,7 @@
 """`tagger train` and `tagger calibrate`: labels in, a bundle out.
 
-Nothing but the split train is fitted, nothing but val calibrated; photos of test are not even opened.
+Nothing but the split train is fitted, nothing but val calibrated; photos of test are opened for one thing only: no
+photo of theirs may stand in another split.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tagger import __version__, storage
 from tagger.errors import UsageError
@@ -28,6 +28,7 @@ from tagger.source.fetch import PhotoSource, mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
 from tagger.training.data import LabelledPhotos, PhotoPack, pack_photos, read_labels, value_counts
 from tagger.training.evaluate import PhotoScores, measure
+from tagger.training.leaks import fingerprint, without_test_photos
 from tagger.training.sources import choose_rows, source_names
 from tagger.training.train import Stage, TrainConfig, fit, provenance
 
@@ -92,6 +93,10 @@ def train_bundle(
         lambda done: progress("reading photos", done, len(fitted)),
     )
     fitted, lines = _usable(fitted, pack)
+    fitted, leaks = without_test_photos(fitted, pack, photos.in_split("test"), PhotoSource(), recipe.workers)
+    if leaks:
+        named = [mask_uri(fitted.uris[row]) for row in leaks]
+        lines.append(_listed("photos of train and val are photos of test too and are left out", named))
     _claim(work, config, fitted, initial)
     unlearned, report = _data_report(fitted)
     lines += _rows_left_out(photos) + report
@@ -292,9 +297,9 @@ def _usable(photos: LabelledPhotos, pack: PhotoPack) -> tuple[LabelledPhotos, li
     if unlabelled.any():
         lines.append(f"{unlabelled.sum()} rows of train have no label and teach nothing")
         splits[unlabelled] = ""
-    seen = {_fingerprint(pack.pixels[i]) for i in np.flatnonzero((splits == "train") & pack.opened)}
+    seen = {fingerprint(pack.pixels[i]) for i in np.flatnonzero((splits == "train") & pack.opened)}
     val = np.flatnonzero((splits == "val") & pack.opened)
-    repeated = [i for i in val.tolist() if _fingerprint(pack.pixels[i]) in seen]
+    repeated = [i for i in val.tolist() if fingerprint(pack.pixels[i]) in seen]
     if repeated:
         named = [mask_uri(photos.uris[i]) for i in repeated]
         lines.append(_listed("of the photos of val are photos of train too and are left out", named))
@@ -325,10 +330,6 @@ def _claim(work: Path, config: TrainConfig, photos: LabelledPhotos, initial: Pat
                 "another --out"
             )
     file.write_text(json.dumps(key, indent=1) + "\n")
-
-
-def _fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
 
 
 def _rows_left_out(photos: LabelledPhotos) -> list[str]:

@@ -102,7 +102,7 @@ def test_training_ends_in_a_bundle_that_tags(
     assert result.stdout.strip() == f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {out}"
     assert bundle.schema == load_schema("womens-32")
     assert bundle.input_spec.size == 32
-    assert set(bundle.files) == {"model.safetensors", "model.onnx"}
+    assert set(bundle.files) == {"model.safetensors", "model.onnx", "descriptor.safetensors"}
     tag(womens_labels, str(out), tmp_path / "out")
     rows = read_tags(tmp_path / "out")
     assert len(rows) == len(womens_labels.read_text().splitlines()) - 1
@@ -137,7 +137,8 @@ def test_nothing_but_train_and_val_is_read(
     rows = rows_of(womens_labels)
     read, first = set(trained[2]), next(row for row in rows if row["split"] == "train")
     expected = {row["image"] for row in rows if row["split"] in ("train", "val")} - {first["image"]}
-    assert read == expected | {str(trained[0].parent / "cut.jpg")}
+    missing = str(trained[0].parent / "not-on-the-disk.jpg")  # of test: looked for, to compare, and not there
+    assert read == expected | {str(trained[0].parent / "cut.jpg"), missing}
     assert any(row["split"] == "test" for row in rows)
 
 
