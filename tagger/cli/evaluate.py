@@ -87,6 +87,12 @@ def evaluate(
 )
 @groups
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--add-descriptor",
+    is_flag=True,
+    help="To a bundle of an older version: what unfamiliar photos are told by. Its bundle_id changes, so that photos "
+    "are inferred once more.",
+)
 @as_json
 @example("tagger calibrate sample.csv --bundle my-bundle --out my-bundle-spring")
 def calibrate(as_json: bool, **options: Any) -> None:
@@ -94,7 +100,8 @@ def calibrate(as_json: bool, **options: Any) -> None:
 
     LABELS should be at least 200 photos drawn at random from the catalogue that is to be tagged. BUNDLE2 has the
     weights and the bundle_id of BUNDLE and a calibration_id of its own: tagger run --reuse decides again from stored
-    scores, without inference. Attributes that no threshold holds for are always reviewed.
+    scores, without inference. Attributes that no threshold holds for are always reviewed. Photos like those of LABELS
+    are no longer unfamiliar.
     """
     from tagger.training.recipe import Recalibration, recalibrate_bundle
 

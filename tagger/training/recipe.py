@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tagger import __version__, storage
 from tagger.errors import UsageError
@@ -133,15 +134,20 @@ def calibrate_bundle(
     """
     scores = score(bundle.folder, val, work)
     val, scores = val.select(scores.ok), scores.select(scores.ok)
-    descriptors = scores.descriptors
-    if descriptors is None and scores.embeddings is not None:
-        describer = fit_describer(scores.embeddings)
-        save_describer(describer, bundle.folder)
-        descriptors = describer.describe(scores.embeddings)
+    descriptors = _with_descriptors(scores, bundle.folder)
     fitted = fit_calibration(scores.logits, val, seed, never=unlearned, descriptors=descriptors)
     figures = _named(measure(scores.logits, val, fitted.calibration, DEFAULT_TARGET, seed, descriptors=descriptors))
     bundle = replace(bundle, calibration=fitted.calibration, metrics={"val": figures})
     return save_bundle(bundle, bundle.folder), explain(bundle.schema, fitted)
+
+
+def _with_descriptors(scores: PhotoScores, folder: str) -> npt.NDArray[np.float32] | None:
+    """The descriptors of `scores`; where the bundle makes none yet, its way to them is fitted and put into `folder`."""
+    if scores.descriptors is not None or scores.embeddings is None:
+        return scores.descriptors
+    describer = fit_describer(scores.embeddings)
+    save_describer(describer, folder)
+    return describer.describe(scores.embeddings)
 
 
 # ---------------------------------------------------------------------------------------------- a shop's own sample
@@ -158,12 +164,13 @@ class Recalibration:
     splits: tuple[str, ...] = ()  # none: val, or every row of a file without splits
     groups: tuple[str, ...] = ("contributor", "brand")
     seed: int = 0
+    add_descriptor: bool = False  # to a bundle that makes none; it becomes another bundle by that
 
 
 def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tuple[Bundle, list[str]]:
     """Write a copy of a bundle whose temperatures and thresholds fit other labels; and a line per attribute.
 
-    Its gate lets pass what these photos are like; a bundle that makes no descriptors gets none.
+    Its gate lets pass what these photos are like; a bundle that makes no descriptors gets none, unless they are added.
 
     An attribute that the labels say nothing of keeps its temperature and is always reviewed: it was never checked on
     these photos.
@@ -184,6 +191,8 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
     unread = [mask_uri(photos.uris[i]) for i in np.flatnonzero(~ok)]
     photos, scores = photos.select(ok), scores.select(ok)
     check_sample(photos)
+    if recalibration.add_descriptor:
+        scores = scores._replace(descriptors=_with_descriptors(scores, recalibration.out))
     fitted = fit_calibration(
         scores.logits,
         photos,

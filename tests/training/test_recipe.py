@@ -291,6 +291,30 @@ def test_rows_of_val_are_calibrated_on_where_there_are_splits(
     )
 
 
+def test_older_bundle_learns_to_tell_unfamiliar_photos_where_that_is_asked_for(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    before = load_bundle(dummy_bundle)
+    assert tagger("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "plain").exit_code == 0
+    plain = load_bundle(str(tmp_path / "plain"))
+    assert plain.bundle_id == before.bundle_id
+    assert plain.calibration.gate is None
+    command = ["calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "gated", "--add-descriptor"]
+    assert tagger(*command).exit_code == 0
+    gated = load_bundle(str(tmp_path / "gated"))
+    assert gated.bundle_id != before.bundle_id
+    assert gated.calibration.gate is not None
+    assert gated.calibration.gate.kinds == ("sample",)
+    tag(labels, str(tmp_path / "gated"), tmp_path / "out")
+    rows = read_tags(tmp_path / "out")
+    assert len(rows[0]["descriptor"]) == 13  # the dummy's twelve features and what they leave over
+    assert not any("unfamiliar_photo" in row["review_reasons"] for row in rows)
+
+    assert tagger("calibrate", labels, "--bundle", tmp_path / "gated", "--out", tmp_path / "again").exit_code == 0
+    assert load_bundle(str(tmp_path / "again")).bundle_id == gated.bundle_id
+
+
 def test_too_few_labels_are_refused(
     dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
 ) -> None:
