@@ -31,6 +31,7 @@ AFTER = (
     *("image_sha256", "image_bytes", "image_etag", "width", "height"),
     *("bundle_id", "calibration_id", "scores"),
 )
+ADDED = ("descriptor",)  # which older bundles do not make
 
 
 def tag(labels: Path, bundle: Path | None, out: Path) -> float:
@@ -50,7 +51,8 @@ def check(labels: list[dict[str, str]], out: Path) -> tuple[pa.Table, list[str]]
     table = pa.concat_tables([pq.read_table(path) for path in sorted(out.glob("tags/*.parquet"))])
     attributes = [a["name"] for a in json.loads(table.schema.metadata[b"tagger"])["attributes"]]
     tags = [f"{name}{suffix}" for name in attributes for suffix in ("", "_confidence", "_decision")]
-    assert table.column_names == [*BEFORE, *tags, *AFTER], table.column_names
+    added = [name for name in ADDED if name in table.column_names]
+    assert table.column_names == [*BEFORE, *tags, *AFTER, *added], table.column_names
     assert table.num_rows == len(labels), f"{table.num_rows} rows of {len(labels)}"
     assert table.column("row").to_pylist() == list(range(len(labels)))
     assert table.column("item_id").to_pylist() == [row["item_id"] for row in labels]

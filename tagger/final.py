@@ -20,10 +20,13 @@ from tagger.model.confidence import (
     MIN_APPLIES,
     NO_THRESHOLD,
     REASONS,
+    WHOLE_PHOTO,
     Calibration,
     applies,
     probabilities,
+    unchecked,
 )
+from tagger.model.gate import Sight
 from tagger.results import ResultStore, RunInfo
 from tagger.schema import Attribute
 
@@ -69,7 +72,7 @@ def stored_doubts(
     for text in review_reasons:
         name, _, reason = text.rpartition(":")
         settled = reason == PHOTO_CHANGED and not ledger.decided_elsewhere(item_id, image_sha256, name)
-        if reason not in REASONS and not settled:
+        if (reason not in REASONS or reason in WHOLE_PHOTO) and not settled:
             for attribute in [name] if name else info.schema.by_name:
                 doubts.setdefault(attribute, []).append(reason)
     return doubts
@@ -96,15 +99,21 @@ class _Scored:
     p_applies: npt.NDArray[np.float64] | None  # (n,); None: it always applies
     threshold: float | None
     vetoed: Sequence[str]
+    unchecked: npt.NDArray[np.bool_]  # (n,) of a kind on which the attribute was never validated
 
 
 def final_tags(
-    logits: npt.NDArray[np.float32], subjects: Sequence[Subject], info: RunInfo, ledger: Ledger
+    logits: npt.NDArray[np.float32],
+    subjects: Sequence[Subject],
+    info: RunInfo,
+    ledger: Ledger,
+    sight: Sight | None = None,
 ) -> list[dict[str, FinalTag]]:
     """The final value of every attribute of every subject.
 
     Args:
         logits: uncalibrated scores of the photos, or pooled scores of the products, (len(subjects), n_scores).
+        sight: what the gate says of them, of which the kind counts here: that one is unfamiliar is among its doubts.
     """
     schema, target = info.schema, info.key.target_precision
     calibration = Calibration.from_dict(info.calibration)
@@ -117,6 +126,7 @@ def final_tags(
             p_applies=applies(attribute, chances, schema),
             threshold=calibration.thresholds.get(target, {}).get(attribute.name),
             vetoed=calibration.vetoed.get(target, {}).get(attribute.name, ()),
+            unchecked=np.broadcast_to(unchecked(sight, calibration, attribute.name, target), len(logits)),
         )
         for attribute in schema.attributes
     ]
@@ -169,7 +179,7 @@ def _model_tag(of: _Scored, i: int, p_applies: float, rejected: frozenset[str]) 
         return FinalTag(None, None, "not_applicable", (), True)
     best = max(allowed, key=lambda k: float(of.p[i, k]))
     confidence = float(np.round(of.p[i, best] * p_applies, CONFIDENCE_DECIMALS))
-    if of.threshold is None or names[best] in of.vetoed:
+    if of.threshold is None or names[best] in of.vetoed or of.unchecked[i]:
         reason = NO_THRESHOLD
     elif confidence < round(of.threshold, CONFIDENCE_DECIMALS) or names[int(of.p[i].argmax())] in rejected:
         reason = LOW_CONFIDENCE
@@ -201,3 +211,9 @@ def _with_doubts(tag: FinalTag, parent: FinalTag | None, doubts: Sequence[str]) 
     if not reasons and parent is not None and parent.decision == "review":
         reasons = (REASONS[LOW_CONFIDENCE],)
     return replace(tag, decision="review" if reasons else "accepted", reasons=reasons)
+
+
+def listed_reasons(tags: Mapping[str, FinalTag]) -> list[str]:
+    """The reasons of a photo's or a product's tags as a table lists them: `A:reason`, those of the whole photo once."""
+    pairs = [(name, reason) for name, tag in tags.items() for reason in tag.reasons]
+    return list(dict.fromkeys(reason if reason in WHOLE_PHOTO else f"{name}:{reason}" for name, reason in pairs))

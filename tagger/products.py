@@ -2,8 +2,9 @@
 
 Scores of an item's photos are pooled (`model/pooling.py`) and decided as one photo's are. Photos that are each accepted
 with another value disagree, which sends the tag to review, and so does a shop's own word that contradicts it
-(`compare.py`). What a person decided for any photo of the item holds for the item; where people decided only on photos
-that the item no longer has, the tag goes to review as `photo_changed`.
+(`compare.py`). A photo unlike all that the bundle was checked on (a size chart, a label) is left out where the item has
+another. What a person decided for any photo of the item holds for the item; where people decided only on photos that
+the item no longer has, the tag goes to review as `photo_changed`.
 
 Rows are spread over buckets on disk by a hash of the item id, so that memory holds one bucket, however many items.
 """
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger.compare import OTHER, Comparison, columns_read, parse_comparisons, sure_enough
-from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags
+from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags, listed_reasons
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
     ACCEPTED,
@@ -31,11 +32,14 @@ from tagger.model.confidence import (
     NOT_APPLICABLE,
     REASONS,
     REVIEW,
+    WHOLE_PHOTO,
     Calibration,
     decide,
+    see,
 )
+from tagger.model.gate import Gate, Sight
 from tagger.model.pooling import pool_scores
-from tagger.results import ResultStore, RunInfo
+from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix
 from tagger.schema import Schema
 
 ROWS_PER_BUCKET = 100_000
@@ -73,7 +77,8 @@ def combine_products(
             empty.
     """
     comparisons = parse_comparisons(info.key.compare, info.schema)
-    columns = [*_COLUMNS, *(f"manifest_{column}" for column in columns_read(carry, comparisons))]
+    columns = [*_COLUMNS, *([DESCRIPTOR_COLUMN] if info.descriptors else [])]
+    columns += [f"manifest_{column}" for column in columns_read(carry, comparisons)]
     rows = sum(committed.rows for committed in store.commits().values())
     buckets = min(MAX_BUCKETS, max(1, -(-rows // rows_per_bucket)))
     if buckets == 1:
@@ -130,10 +135,16 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
 
     values = table.column("scores").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     logits = values.reshape(-1, schema.n_scores).astype(np.float32)
+    described = list_matrix(table.column(DESCRIPTOR_COLUMN)) if info.descriptors else None
+    by_photo_sight = see(described, calibration)
+    by_photo = decide(logits, schema, calibration, target, by_photo_sight)
+    counts, sight = np.ones(len(logits), bool), None
+    if calibration.gate is not None and described is not None and by_photo_sight is not None:
+        counts, sight = _sight_of_items(group[ok], described, by_photo_sight, calibration.gate, n)
     fresh = _first_of_each_photo(group[ok], table.column("image_sha256").filter(ok))
+    fresh = fresh[counts[fresh]]
     pooled = pool_scores(logits[fresh], group[ok][fresh].astype(np.int64), n, schema, calibration)
-    decided = decide(pooled, schema, calibration, target)
-    by_photo = decide(logits, schema, calibration, target)
+    decided = decide(pooled, schema, calibration, target, sight)
 
     contradicted = {
         comparison.attribute.name: sure_enough(decided[comparison.attribute.name], comparison, calibration, target)
@@ -154,7 +165,9 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
         in_doubt[name] = seen & (decision == REVIEW)
         for i in np.flatnonzero(in_doubt[name]):
             why = DISAGREEMENT if disputed[i] else REASONS[tags.reason[i] or LOW_CONFIDENCE]
-            reasons[i].append(f"{name}:{why}")
+            text = why if why in WHOLE_PHOTO else f"{name}:{why}"
+            if text not in reasons[i]:
+                reasons[i].append(text)
         absent = ~seen | (decision == NOT_APPLICABLE)
         best = np.array(attribute.value_names, dtype=object)[tags.best]
         columns[name] = [None if absent[i] else best[i] for i in range(n)]
@@ -165,10 +178,12 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
         photos_of = _photos_of(table, group, ok, item_ids, ledger)
         chosen = list(photos_of)
         subjects = [
-            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, schema, contradicted, ledger))
+            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, reasons[i], contradicted, ledger))
             for i in chosen
         ]
-        for item, final in zip(chosen, final_tags(pooled[chosen], subjects, info, ledger), strict=True):
+        of_chosen = Sight(sight.kind[chosen], sight.unfamiliar[chosen]) if sight is not None else None
+        finals = final_tags(pooled[chosen], subjects, info, ledger, of_chosen)
+        for item, final in zip(chosen, finals, strict=True):
             _overlay(columns, reasons, item, final)
     columns["needs_review"] = [bool(listed) for listed in reasons]
     columns["review_reasons"] = reasons
@@ -192,6 +207,27 @@ def _first_of_each_photo(group: npt.NDArray[Any], sha256: pa.ChunkedArray) -> np
     photo = sha256.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     _, first = np.unique(group.astype(np.int64) * max(1, len(photo)) + photo, return_index=True)
     return np.sort(first)
+
+
+def _sight_of_items(
+    group: npt.NDArray[Any],
+    descriptors: npt.NDArray[np.float32],
+    by_photo: Sight,
+    gate: Gate,
+    n: int,
+) -> tuple[npt.NDArray[np.bool_], Sight]:
+    """Which photos count for their item, (photos,), and what the gate says of the items.
+
+    Photos like those that the bundle was checked on count, or all of an item that has none; such an item is unfamiliar.
+    The kind is that of the mean descriptor of the photos that count: the classifier is linear, so they vote.
+    """
+    familiar = np.bincount(group[~by_photo.unfamiliar], minlength=n) > 0
+    counts: npt.NDArray[np.bool_] = ~by_photo.unfamiliar | ~familiar[group]
+    means = np.zeros((n, descriptors.shape[1]))
+    np.add.at(means, group[counts], descriptors[counts])
+    n_counted = np.bincount(group[counts], minlength=n)
+    means /= np.maximum(n_counted, 1)[:, None]
+    return counts, Sight(gate.kind_of(means.astype(np.float32)), ~familiar & (n_counted > 0))
 
 
 def _disagree(
@@ -237,13 +273,15 @@ def _doubts(
     i: int,
     photos: Sequence[str],
     columns: dict[str, Any],
-    schema: Schema,
+    reasons: Sequence[str],
     contradicted: Mapping[str, npt.NDArray[np.bool_]],
     ledger: Ledger,
 ) -> dict[str, list[str]]:
     """attribute → reasons to look at product number `i`, besides the model's doubt."""
     doubts: dict[str, list[str]] = {}
-    for name in schema.by_name:
+    for name in (name for name in columns if f"{name}_disagreement" in columns):
+        if whole := [reason for reason in reasons if reason in WHOLE_PHOTO]:
+            doubts[name] = list(whole)
         if columns[f"{name}_disagreement"][i] or (name in contradicted and contradicted[name][i]):
             doubts.setdefault(name, []).append(DISAGREEMENT)
         if ledger.photo_changed(columns["item_id"][i], photos, name):
@@ -257,4 +295,4 @@ def _overlay(columns: dict[str, Any], reasons: list[list[str]], i: int, tags: di
         columns[name][i] = tag.value
         columns[f"{name}_confidence"][i] = tag.confidence
         columns[f"{name}_decision"][i] = tag.decision
-    reasons[i] = [f"{name}:{reason}" for name, tag in tags.items() for reason in tag.reasons]
+    reasons[i] = listed_reasons(tags)

@@ -50,6 +50,7 @@ class Committed:
     accepted: dict[str, int] = field(default_factory=dict)  # attribute → rows whose tag is accepted
     compared: dict[str, dict[str, int]] = field(default_factory=dict)  # attribute → verdict on the shop's word → rows
     unknown_words: dict[str, dict[str, int]] = field(default_factory=dict)  # attribute → cell → rows, the most frequent
+    unfamiliar: int = 0  # rows whose photo is unlike all that the bundle was checked on
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -35,6 +37,7 @@ from tagger.schema import Schema, schema_from_dict
 
 CONTRACT_VERSION = 1
 METADATA_KEY = b"tagger"
+DESCRIPTOR_COLUMN = "descriptor"
 _PART = re.compile(r"part-\d{8}\.parquet")
 _COMMIT = re.compile(r"\d{8}\.json")
 _COMMIT_FIELDS = frozenset(field.name for field in fields(Committed))  # others are of a later version
@@ -61,14 +64,22 @@ AFTER_TAGS = (
 )
 
 
-def arrow_schema(schema: Schema, keep: Sequence[str], embeddings: bool, bundle_id: str) -> pa.Schema:
-    """The one Arrow schema of all parts of a run, score offsets in its metadata."""
+def arrow_schema(
+    schema: Schema, keep: Sequence[str], embeddings: bool, bundle_id: str, *, descriptors: bool = False
+) -> pa.Schema:
+    """The one Arrow schema of all parts of a run, score offsets in its metadata.
+
+    Args:
+        descriptors: whether the bundle makes them; see `tagger.model.descriptor`.
+    """
     fields = [pa.field(name, kind) for name, kind in BEFORE_TAGS]
     for attribute in schema.attributes:
         fields.append(pa.field(attribute.name, pa.string()))
         fields.append(pa.field(f"{attribute.name}_confidence", pa.float32()))
         fields.append(pa.field(f"{attribute.name}_decision", pa.string()))
     fields.extend(pa.field(name, kind) for name, kind in AFTER_TAGS)
+    if descriptors:
+        fields.append(pa.field(DESCRIPTOR_COLUMN, pa.list_(pa.float32())))
     if embeddings:
         fields.append(pa.field("embedding", pa.list_(pa.float32())))
     fields.extend(pa.field(f"manifest_{column}", pa.string()) for column in keep)
@@ -119,6 +130,7 @@ class RunInfo:
     device: str
     started_at: str  # UTC, RFC 3339
     rows: int = 0  # of the manifest, as far as the run takes it
+    descriptors: bool = False  # whether tags/ holds them: older bundles make none
     contract: int = CONTRACT_VERSION
 
     def to_json(self) -> bytes:
@@ -137,6 +149,13 @@ class RunInfo:
             return cls(**{**data, "key": key, "schema": schema_from_dict(data["schema"], path)})
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path} is damaged: {error}") from None
+
+
+def list_matrix(lists: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """A column of lists of one length as (rows that are not null, length)."""
+    values = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    rows = len(lists) - lists.null_count
+    return values.reshape(rows, -1).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
 
 
 def read_parquet(path: str, columns: Sequence[str] | None = None) -> pa.Table:

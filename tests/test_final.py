@@ -167,6 +167,11 @@ def test_a_doubt_about_the_whole_photo_is_one_about_every_attribute() -> None:
     assert doubts == {name: ["unfamiliar_photo"] for name in ("category", "colour", "sleeve")}
 
 
+def test_what_scores_decide_is_derived_again_and_no_doubt_of_its_own() -> None:
+    stored = ["colour:low_confidence", "sleeve:no_threshold"]
+    assert stored_doubts("1", "a", stored, run_info(), ledger()) == {}
+
+
 def test_the_ledger_is_the_one_asked_for_else_the_runs_else_the_one_in_out(tmp_path: Path) -> None:
     store, info = ResultStore(str(tmp_path)), run_info()
     assert ledger_folder(store, info) == str(tmp_path / "decisions")

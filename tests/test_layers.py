@@ -39,7 +39,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "torch": TORCH,
     "torchvision": TORCH,
     "timm": TORCH,
-    "safetensors": TORCH,
+    "safetensors": (*TORCH, "tagger.model.descriptor"),  # its numpy half needs no torch
     "onnx": ("tagger.model.export",),
     "onnxruntime": ("tagger.model.onnx_engine",),
     "openTSNE": ("tagger.catalog.map.layout",),

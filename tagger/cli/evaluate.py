@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import shlex
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,10 +15,8 @@ from tagger.cli.options import as_json, echo_json, example
 from tagger.cli.run import ProgressBar
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from tagger.training.data import LabelledPhotos
+    from tagger.training.evaluate import PhotoScores
 
 groups = click.option(
     "--group",
@@ -88,6 +87,12 @@ def evaluate(
 )
 @groups
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--add-descriptor",
+    is_flag=True,
+    help="To a bundle of an older version: what unfamiliar photos are told by. Its bundle_id changes, so that photos "
+    "are inferred once more.",
+)
 @as_json
 @example("tagger calibrate sample.csv --bundle my-bundle --out my-bundle-spring")
 def calibrate(as_json: bool, **options: Any) -> None:
@@ -95,7 +100,8 @@ def calibrate(as_json: bool, **options: Any) -> None:
 
     LABELS should be at least 200 photos drawn at random from the catalogue that is to be tagged. BUNDLE2 has the
     weights and the bundle_id of BUNDLE and a calibration_id of its own: tagger run --reuse decides again from stored
-    scores, without inference. Attributes that no threshold holds for are always reviewed.
+    scores, without inference. Attributes that no threshold holds for are always reviewed. Photos like those of LABELS
+    are no longer unfamiliar.
     """
     from tagger.training.recipe import Recalibration, recalibrate_bundle
 
@@ -111,17 +117,17 @@ def calibrate(as_json: bool, **options: Any) -> None:
         click.echo(f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {recalibration.out}")
 
 
-def score_photos(
-    bundle: str, photos: LabelledPhotos, work: str
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def score_photos(bundle: str, photos: LabelledPhotos, work: str) -> PhotoScores:
     """Scores of labelled photos by the one inference loop: a run whose OUT lies in `work`.
+
+    Where the bundle makes no descriptors yet, the run stores the embeddings that `tagger train` makes them from.
 
     Scores hang on weights and photos alone. So a run of other rows, or of the same bundle before it was calibrated
     again, stands for whatever it knows.
     """
     from tagger import storage
     from tagger.errors import RunKeyError
-    from tagger.model.bundle import load_bundle
+    from tagger.model.bundle import DESCRIPTOR, load_bundle
     from tagger.tagging.run import Progress, RunOptions, run_tagging, stop_on_signals
     from tagger.training.evaluate import read_scores, write_split_manifest
 
@@ -131,13 +137,13 @@ def score_photos(
     manifest = storage.join(work, f"scores-{digest}.csv")
     write_split_manifest(photos, manifest)
     out = storage.join(work, f"scores-{loaded.bundle_id}.tags")
-    options = RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0)
+    options = RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0, embeddings=DESCRIPTOR not in loaded.files)
     bar = ProgressBar()
     with stop_on_signals() as stop, contextlib.closing(bar):
         try:
             run_tagging(options, stop, Progress(bar.start, bar.advance))
         except RunKeyError:
             first, out = out, f"{out.removesuffix('.tags')}-{digest}.tags"
-            options = RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0, reuse=first)
+            options = replace(options, out=out, reuse=first)
             run_tagging(options, stop, Progress(bar.start, bar.advance))
     return read_scores(out, photos)

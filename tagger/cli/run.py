@@ -11,6 +11,7 @@ import click
 from tagger.cli.options import as_json, decisions, echo_json, example
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
+NOTABLE_UNFAMILIAR = 0.03  # share of the tagged rows; about one photo in a hundred is unfamiliar at home
 
 
 @click.command()
@@ -108,6 +109,13 @@ def render_summary(out: str, summary: dict[str, Any]) -> str:
     always = [name for name, n in summary["flagged"].items() if n and not summary["accepted"].get(name)]
     if always:
         lines.append(f"every tag of {', '.join(always)} goes to a person: none was sure enough, or no threshold holds")
+    unfamiliar = summary.get("unfamiliar", 0)
+    if unfamiliar > NOTABLE_UNFAMILIAR * summary["ok"]:
+        lines.append(
+            f"{100 * unfamiliar / summary['ok']:.0f} % of these photos are unlike the photos this model was checked "
+            "on. Do not count on the target precision here. Label at least 200 random photos and run "
+            "`tagger calibrate`."
+        )
     churn = summary["churn"]
     if churn["compared"]:
         lines.append(f"{churn['changed']:,} of {churn['compared']:,} tags differ from the previous result")

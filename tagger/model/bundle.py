@@ -5,6 +5,7 @@
     bundle.json          schema, input, network, calibration, checksums, provenance, metrics
     model.safetensors    the weights, the only copy of them
     model.onnx           the graph for the CPU; its large tensors point into model.safetensors
+    descriptor.safetensors   from embeddings to the short descriptors that results hold; older bundles lack it
     MODEL_CARD.md        what it was trained on and how right it is
 
 Nothing in a bundle is executable and nothing is pickled. Every file is checked against its sha256 before use.
@@ -30,6 +31,7 @@ from tagger.schema import Schema, schema_from_dict
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 GRAPH = "model.onnx"
+DESCRIPTOR = "descriptor.safetensors"
 DUMMY = "dummy"
 """The backbone of a bundle without weights, for tests and benchmarks of everything but the network."""
 
@@ -74,7 +76,7 @@ class Bundle:
 
     @property
     def calibration_id(self) -> str:
-        """A digest of temperatures, thresholds and applicability."""
+        """A digest of temperatures, thresholds, the gate and applicability."""
         return self.calibration.identity(self.schema)
 
     @property
@@ -130,7 +132,7 @@ def save_bundle(bundle: Bundle, folder: str) -> Bundle:
     """Write bundle.json beside files that are already in `folder`; checksums are taken from those files."""
     files = {
         name: sha256_of(storage.join(folder, name))
-        for name in (WEIGHTS, GRAPH)
+        for name in (WEIGHTS, GRAPH, DESCRIPTOR)
         if storage.exists(storage.join(folder, name))
     }
     bundle = replace(bundle, folder=folder, files=files)
@@ -229,6 +231,10 @@ def _faults(bundle: Bundle) -> Iterator[str]:
         for name, threshold in thresholds.items():
             if threshold is not None and not math.isfinite(threshold):
                 yield f"the threshold of {name} for {target} is {threshold}"
+    if calibration.gate is not None:
+        yield from calibration.gate.faults()
+        if DESCRIPTOR not in bundle.files:
+            yield f"it has a gate and no {DESCRIPTOR}"
 
 
 def _three(values: Any) -> tuple[float, float, float]:

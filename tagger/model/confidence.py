@@ -3,6 +3,9 @@
 An attribute's confidence is P(applies) × P(value | applies). P(value | applies) is a softmax of the logits over the
 attribute's temperature (temperature scaling: Guo et al. 2017, On Calibration of Modern Neural Networks). P(applies) is
 the sum of the parent attribute's probabilities over the values for which the attribute means anything.
+
+Where the calibration holds a gate, an attribute that was never validated on a photo's kind is always in review, and so
+is everything of a photo unlike all that the bundle was checked on.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagger.errors import UsageError
+from tagger.model.gate import Gate, Sight
 from tagger.schema import Attribute, Schema
 
 TARGETS = tuple(f"{percent / 100:.2f}" for percent in range(80, 100))
@@ -29,8 +33,11 @@ MIN_APPLIES = 0.05
 ACCEPTED, REVIEW, NOT_APPLICABLE = 0, 1, 2
 DECISIONS = ("accepted", "review", "not_applicable")
 
-NO_REASON, LOW_CONFIDENCE, NO_THRESHOLD = 0, 1, 2
-REASONS = ("", "low_confidence", "no_threshold")
+NO_REASON, LOW_CONFIDENCE, NO_THRESHOLD, UNFAMILIAR = 0, 1, 2, 3
+UNFAMILIAR_PHOTO = "unfamiliar_photo"
+REASONS = ("", "low_confidence", "no_threshold", UNFAMILIAR_PHOTO)
+WHOLE_PHOTO = frozenset({UNFAMILIAR_PHOTO})
+"""Reasons that are said of a photo once, not of each of its attributes."""
 
 CONFIDENCE_DECIMALS = 4
 """Confidences are rounded before they are compared, so that a border case does not flip with the batch size."""
@@ -47,14 +54,16 @@ class Calibration:
     # ^ target → attribute → values that are always reviewed
     pooling: Mapping[str, float] = field(default_factory=dict)
     # ^ attribute → exponent of the number of photos of one item; missing: the default of `model/pooling.py`
+    gate: Gate | None = None  # the photos that all this was fitted on; None, as in older bundles: nothing is known
 
     def to_dict(self) -> dict[str, Any]:
+        gate = {"gate": self.gate.to_dict()} if self.gate is not None else {}
         return {
             "temperatures": dict(self.temperatures),
             "thresholds": {target: dict(by_name) for target, by_name in self.thresholds.items()},
             "vetoed": {t: {a: list(v) for a, v in by_name.items()} for t, by_name in self.vetoed.items()},
             **({"pooling": dict(self.pooling)} if self.pooling else {}),  # bundles without it keep their calibration_id
-        }
+        } | gate
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
@@ -70,10 +79,11 @@ class Calibration:
                 for target, by_name in data["vetoed"].items()
             },
             pooling={str(name): float(value) for name, value in data.get("pooling", {}).items()},
+            gate=Gate.from_dict(data["gate"]) if data.get("gate") is not None else None,
         )
 
     def identity(self, schema: Schema) -> str:
-        """`calibration_id`: a digest of temperatures, thresholds and applicability."""
+        """`calibration_id`: a digest of temperatures, thresholds, the gate and applicability."""
         applies = {a.name: [a.parent, sorted(a.parent_values)] for a in schema.attributes}
         return digest([self.to_dict(), applies])
 
@@ -131,14 +141,31 @@ def applies(
     return summed
 
 
+def see(descriptors: npt.NDArray[np.float32] | None, calibration: Calibration) -> Sight | None:
+    """What the calibration's gate says of photos; None without a gate, or where no descriptors are known."""
+    return calibration.gate.see(descriptors) if calibration.gate is not None and descriptors is not None else None
+
+
+def unchecked(sight: Sight | None, calibration: Calibration, attribute: str, target: str) -> npt.NDArray[np.bool_]:
+    """Photos of a kind on which an attribute was never validated, (photos,) or, without a gate, one False for all."""
+    if sight is None or calibration.gate is None:
+        return np.zeros(1, np.bool_)
+    return np.isin(sight.kind, calibration.gate.unchecked_on(target, attribute))
+
+
 def decide(
-    logits: npt.NDArray[np.float32], schema: Schema, calibration: Calibration, target: str
+    logits: npt.NDArray[np.float32],
+    schema: Schema,
+    calibration: Calibration,
+    target: str,
+    sight: Sight | None = None,
 ) -> dict[str, AttributeDecisions]:
     """Tags, confidences and decisions of every attribute.
 
     Args:
         logits: uncalibrated, (photos, n_scores) float32.
         target: key of the target precision, for example '0.95'.
+        sight: what the gate says of the same photos (`see`); None: it stands open.
     """
     by_attribute = probabilities(logits, schema, calibration)
     thresholds = calibration.thresholds.get(target, {})
@@ -159,9 +186,12 @@ def decide(
             reason = np.where(confidence >= round(threshold, CONFIDENCE_DECIMALS), NO_REASON, LOW_CONFIDENCE)
             never = [attribute.index(v) for v in vetoed.get(attribute.name, ()) if v in attribute.value_names]
             reason = np.where(np.isin(best, never), NO_THRESHOLD, reason)
+        reason = np.where(unchecked(sight, calibration, attribute.name, target), NO_THRESHOLD, reason)
         if attribute.parent is not None:
             parent_in_doubt = result[attribute.parent].decision == REVIEW
             reason = np.where(parent_in_doubt & (reason == NO_REASON), LOW_CONFIDENCE, reason)
+        if sight is not None:
+            reason = np.where(sight.unfamiliar, UNFAMILIAR, reason)
         decision = np.where(reason == NO_REASON, ACCEPTED, REVIEW)
         if p_applies is not None:
             absent = p_applies.round(CONFIDENCE_DECIMALS) < MIN_APPLIES

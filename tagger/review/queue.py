@@ -34,8 +34,8 @@ from tagger.compare import parse_comparisons
 from tagger.errors import UsageError
 from tagger.final import DISAGREEMENT, FinalTag, Subject, final_tags, stored_doubts
 from tagger.ledger import Ledger
-from tagger.model.confidence import Calibration, probabilities
-from tagger.results import ResultStore, RunInfo, read_parquet
+from tagger.model.confidence import Calibration, probabilities, see
+from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix, read_parquet
 
 AUDIT = "audit"
 MAX_ALTERNATIVES = 5
@@ -94,11 +94,8 @@ def open_questions(store: ResultStore, info: RunInfo, ledger: Ledger, selection:
     with tempfile.TemporaryFile(prefix="tagger-review-") as file:
         lines = _Lines(file, selection.limit)
         compared = dict.fromkeys(f"manifest_{c.column}" for c in parse_comparisons(info.key.compare, info.schema))
-        columns = [
-            *_COLUMNS,
-            *compared,
-            *(f"{name}{suffix}" for name in wanted for suffix in ("", "_confidence", "_decision")),
-        ]
+        columns = [*_COLUMNS, *compared, *([DESCRIPTOR_COLUMN] if info.descriptors else [])]
+        columns += [*(f"{name}{suffix}" for name in wanted for suffix in ("", "_confidence", "_decision"))]
         for table in store.parts(columns):
             part = _Part.of(table, info, ledger)
             found = [c for name in wanted for c in _candidates(part, name, disagreeing[name], selection.audit, ledger)]
@@ -142,7 +139,10 @@ class _Part:
         rows = [i for i, item_id in enumerate(item_ids) if item_id in known]
         doubts = [stored_doubts(item_ids[i], shas[i], reasons[i], info, ledger) for i in rows]
         subjects = [Subject(item_ids[i], (shas[i],), doubt) for i, doubt in zip(rows, doubts, strict=True)]
-        tags = final_tags(logits[rows], subjects, info, ledger)
+        sight = None
+        if info.descriptors:
+            sight = see(list_matrix(table.column(DESCRIPTOR_COLUMN))[rows], Calibration.from_dict(info.calibration))
+        tags = final_tags(logits[rows], subjects, info, ledger, sight)
         return cls(table, info, ledger, item_ids, shas, reasons, p, dict(zip(rows, tags, strict=True)))
 
     @cached_property

@@ -26,13 +26,17 @@ from tagger.model.confidence import (
     NOT_APPLICABLE,
     REASONS,
     REVIEW,
+    UNFAMILIAR_PHOTO,
+    WHOLE_PHOTO,
     AttributeDecisions,
     Calibration,
     decide,
+    see,
 )
+from tagger.model.descriptor import Describer
 from tagger.model.engine import EngineSpec, InputSpec
 from tagger.records import Committed, Shard
-from tagger.results import ResultStore, arrow_schema
+from tagger.results import DESCRIPTOR_COLUMN, ResultStore, arrow_schema
 from tagger.schema import Schema
 from tagger.source.decode import Decoded, decode
 from tagger.source.fetch import Fetcher, Prober, mask_text, mask_uri
@@ -60,6 +64,7 @@ class Job:
     workers: int  # threads that fetch and decode
     keep: tuple[str, ...] = ()
     embeddings: bool = False
+    describer: Describer | None = None  # None: the bundle makes no descriptors
     reuse_by_metadata: bool = False  # trust equal URI, size and change mark instead of reading the photo
     decide_again_only: bool = False  # the manifest is the previous run's: its photos need not be fetched
     compare: tuple[Comparison, ...] = ()  # their columns are among `keep`
@@ -155,12 +160,14 @@ class ShardWork:
         self.known: dict[int, Known] = {}  # slot → where a previous run has its scores
         self.logits = np.zeros((len(slots), job.schema.n_scores), np.float32)
         self.embeddings: npt.NDArray[np.float32] | None = None
+        self.descriptors: npt.NDArray[np.float32] | None = None
         self.failure: TaggerError | None = None  # why the shard is given up
         self.told = 0  # rows of which the progress was told
         self.inferred = 0
         self.carried_inferred = 0  # photos that an earlier commit of this shard had inferred
         self.carried_reused = 0  # rows that an earlier commit of this shard had reused
         self._embeddings_wanted = job.embeddings
+        self._describer = job.describer
 
     def receive(self, slot: int, outcome: Outcome) -> None:
         """Note the outcome of one photo; the scores of a `Seen` one follow with `score`."""
@@ -178,10 +185,30 @@ class ShardWork:
     ) -> None:
         """Note the scores of some photos: (len(slots), n_scores) and (len(slots), features)."""
         self.logits[list(slots)] = logits
+        if self._describer is not None and embeddings is not None:
+            self._describe(slots, self._describer.describe(embeddings))
         if self._embeddings_wanted and embeddings is not None:
-            if self.embeddings is None:
-                self.embeddings = np.zeros((len(self.uris), embeddings.shape[1]), np.float32)
-            self.embeddings[list(slots)] = embeddings
+            self._embed(slots, embeddings)
+
+    def _embed(self, slots: Sequence[int], embeddings: npt.NDArray[np.float32]) -> None:
+        if self.embeddings is None:
+            self.embeddings = np.zeros((len(self.uris), embeddings.shape[1]), np.float32)
+        self.embeddings[list(slots)] = embeddings
+
+    def _describe(self, slots: Sequence[int], descriptors: npt.NDArray[np.float32]) -> None:
+        if self.descriptors is None:
+            self.descriptors = np.zeros((len(self.uris), descriptors.shape[1]), np.float32)
+        self.descriptors[list(slots)] = descriptors
+
+    def take(self, slots: Sequence[int], rows: KnownRows) -> None:
+        """Note what an earlier result has of some photos."""
+        for slot, facts in zip(slots, rows.facts, strict=True):
+            self.facts[slot] = facts
+        self.logits[list(slots)] = rows.logits
+        if rows.descriptors is not None:
+            self._describe(slots, rows.descriptors)
+        if self._embeddings_wanted and rows.embeddings is not None:
+            self._embed(slots, rows.embeddings)
 
     def carry(
         self, committed: Committed, positions: Sequence[int], rows: KnownRows, errors: dict[int, ImageError]
@@ -189,10 +216,8 @@ class ShardWork:
         """Take over what an earlier commit of this very shard knows (see `own_rows`), and its counts."""
         self.carried_inferred, self.carried_reused = committed.inferred, committed.reused
         slots = self.slot_of_row[list(positions)].tolist()
-        for slot, facts in zip(slots, rows.facts, strict=True):
-            self.facts[slot] = facts
         if slots:
-            self.score(slots, rows.logits, rows.embeddings)
+            self.take(slots, rows)
         for position, error in errors.items():
             self.errors[int(self.slot_of_row[position])] = error
 
@@ -209,9 +234,9 @@ class ShardWork:
         slots = sorted(self.known, key=lambda slot: self.known[slot].place)
         for positions, rows in previous.read([self.known[slot] for slot in slots]):
             chosen = [slots[position] for position in positions]
-            for slot, facts in zip(chosen, rows.facts, strict=True):
-                self.facts[slot] = facts._replace(etag=self.known[slot].etag or facts.etag)
-            self.score(chosen, rows.logits, rows.embeddings)
+            marks = [self.known[slot].etag for slot in chosen]
+            facts = [f._replace(etag=mark or f.etag) for f, mark in zip(rows.facts, marks, strict=True)]
+            self.take(chosen, rows._replace(facts=facts))
 
 
 def finish_shard(job: Job, store: ResultStore, work: ShardWork, sources: Sources) -> Committed:
@@ -230,7 +255,12 @@ def finish_shard(job: Job, store: ResultStore, work: ShardWork, sources: Sources
     reasons: list[list[str]] = [[] for _ in items]
     for name, tags in decided.items():
         for i in np.flatnonzero((tags.reason > 0) & (tags.decision == REVIEW)):
-            reasons[i].append(f"{name}:{REASONS[tags.reason[i]]}")
+            reason = REASONS[tags.reason[i]]
+            if reason not in WHOLE_PHOTO:
+                reasons[i].append(f"{name}:{reason}")
+            elif reason not in reasons[i]:
+                reasons[i].append(reason)
+    unfamiliar = sum(UNFAMILIAR_PHOTO in listed for listed in reasons)
     compared, unknown_words = _compare(job, work, ok, decided, reasons)
     if sources.ledger:
         _mark_changed_photos(job, work, ok, sources.ledger, decided, reasons)
@@ -243,6 +273,7 @@ def finish_shard(job: Job, store: ResultStore, work: ShardWork, sources: Sources
         "accepted": {name: int((tags.decision[ok] == ACCEPTED).sum()) for name, tags in decided.items()},
         "flagged": {name: int((tags.decision[ok] == REVIEW).sum()) for name, tags in decided.items()},
         "needs_review": sum(map(bool, reasons)),
+        "unfamiliar": unfamiliar,
         "inferred": work.inferred + work.carried_inferred,
         "reused": int(work.rows_of_slot[list(work.known)].sum()) + work.carried_reused,
         "churn_changed": churn[0],
@@ -264,7 +295,7 @@ def _repeated_photos(work: ShardWork) -> dict[str, int]:
 
 def _decide_rows(job: Job, work: ShardWork, ok: npt.NDArray[np.bool_]) -> dict[str, AttributeDecisions]:
     """Decisions of every row of the shard, (rows,); what stands in failed rows means nothing."""
-    by_slot = decide(work.logits, job.schema, job.calibration, job.target)
+    by_slot = decide(work.logits, job.schema, job.calibration, job.target, see(work.descriptors, job.calibration))
     rows = work.slot_of_row
     return {
         name: AttributeDecisions(
@@ -382,18 +413,24 @@ def _table(
         "calibration_id": [job.calibration_id] * len(items),
         "scores": _lists(work.logits, work.slot_of_row, ok),
     }
+    if job.describer is not None:
+        columns[DESCRIPTOR_COLUMN] = _lists(_or_empty(work.descriptors, work), work.slot_of_row, ok)
     if job.embeddings:
-        stored = work.embeddings if work.embeddings is not None else np.zeros((len(work.uris), 0), np.float32)
-        columns["embedding"] = _lists(stored, work.slot_of_row, ok)
+        columns["embedding"] = _lists(_or_empty(work.embeddings, work), work.slot_of_row, ok)
     for position, column in enumerate(job.keep):
         columns[f"manifest_{column}"] = [_kept(item.extra[position]) for item in items]
-    schema = arrow_schema(job.schema, job.keep, job.embeddings, job.bundle_id)
+    schema = arrow_schema(job.schema, job.keep, job.embeddings, job.bundle_id, descriptors=job.describer is not None)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
 def _kept(cell: str | None) -> str | None:
     """A kept cell; one that is a URL is masked like the photo's own, which it may well be."""
     return _text(mask_uri(cell) if cell and storage.scheme(cell.lstrip()) else cell)
+
+
+def _or_empty(by_slot: npt.NDArray[np.float32] | None, work: ShardWork) -> npt.NDArray[np.float32]:
+    """What is known of a shard's photos; without columns where every one of them failed."""
+    return by_slot if by_slot is not None else np.zeros((len(work.uris), 0), np.float32)
 
 
 def _text(text: str | None) -> str | None:

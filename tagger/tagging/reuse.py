@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from tagger.errors import ImageError, IncompleteError
 from tagger.records import Committed
-from tagger.results import ResultStore, RunInfo
+from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix
 from tagger.schema import Schema
 
 
@@ -39,12 +39,20 @@ class Known(NamedTuple):
     etag: str | None = None  # the photo's change mark now, where it was asked for
 
 
+class Lists(NamedTuple):
+    """What a part holds of every photo beside its scores, and is read with them."""
+
+    embeddings: bool = False
+    descriptors: bool = False
+
+
 class KnownRows(NamedTuple):
     """Rows of one part that are `ok`."""
 
     facts: list[PhotoFacts]
     logits: npt.NDArray[np.float32]  # (rows, n_scores)
     embeddings: npt.NDArray[np.float32] | None  # (rows, features)
+    descriptors: npt.NDArray[np.float32] | None = None  # (rows, length)
 
 
 _FACT_COLUMNS = ("image_sha256", "image_bytes", "image_etag", "width", "height")
@@ -56,11 +64,20 @@ _INDEX_COLUMNS = ("item_id", "image_uri", "status", "image_sha256", "image_bytes
 class PreviousRun:
     """The committed rows of an earlier OUT, found by bytes, by metadata or by row. Threads may ask it at once."""
 
-    def __init__(self, out: str, bundle_id: str, schema: Schema, embeddings: bool, by_metadata: bool) -> None:
+    def __init__(
+        self,
+        out: str,
+        bundle_id: str,
+        schema: Schema,
+        embeddings: bool,
+        by_metadata: bool,
+        *,
+        descriptors: bool = False,
+    ) -> None:
         """
         Args:
             bundle_id: scores are reused only where the previous run had this bundle; tags are compared anyway.
-            embeddings: whether a row must hold an embedding to be reused.
+            embeddings, descriptors: whether a row must hold them to be reused.
             by_metadata: whether `find_metadata` will be asked.
 
         Raises:
@@ -71,8 +88,9 @@ class PreviousRun:
         # A part that is not what was committed is nothing to build on; its photos are inferred again.
         self._commits = {index: c for index, c in self._store.commits().items() if self._store.is_whole(c)}
         self._shared = [a.name for a in schema.attributes if a.name in self.info.schema.by_name]
-        self._embeddings = embeddings
-        self.scores_reusable = self.info.key.bundle_id == bundle_id and (self.info.key.embeddings or not embeddings)
+        self._lists = Lists(embeddings, descriptors)
+        there = (self.info.key.embeddings or not embeddings) and (self.info.descriptors or not descriptors)
+        self.scores_reusable = self.info.key.bundle_id == bundle_id and there
         self._index_parts(by_metadata)
 
     def _index_parts(self, by_metadata: bool) -> None:
@@ -137,7 +155,7 @@ class PreviousRun:
         """
         places = np.array([k.place for k in known], np.int64)
         for index, positions in self._by_part(places):
-            rows = read_known(self._store, self._commits[index], places[positions] & 0xFFFFFFFF, self._embeddings)
+            rows = read_known(self._store, self._commits[index], places[positions] & 0xFFFFFFFF, self._lists)
             for position, facts in zip(positions, rows.facts, strict=True):
                 _, sha256, etag = known[position]
                 if sha256 not in (None, facts.sha256) or (sha256 is None and etag not in (None, facts.etag)):
@@ -181,7 +199,7 @@ class PreviousRun:
 
 
 def own_rows(
-    store: ResultStore, committed: Committed, embeddings: bool, retry_kinds: frozenset[str]
+    store: ResultStore, committed: Committed, lists: Lists, retry_kinds: frozenset[str]
 ) -> tuple[list[int], KnownRows, dict[int, ImageError]]:
     """What an earlier commit of the same shard knows.
 
@@ -197,25 +215,21 @@ def own_rows(
         for i, kind in enumerate(kinds)
         if kind is not None and kind not in retry_kinds
     }
-    return ok.tolist(), read_known(store, committed, ok, embeddings), errors
+    return ok.tolist(), read_known(store, committed, ok, lists), errors
 
 
-def read_known(store: ResultStore, committed: Committed, rows: npt.NDArray[np.int64], embeddings: bool) -> KnownRows:
+def read_known(store: ResultStore, committed: Committed, rows: npt.NDArray[np.int64], lists: Lists) -> KnownRows:
     """The facts and the scores of some ok rows of a part."""
-    columns = [*_FACT_COLUMNS, "scores", *(["embedding"] if embeddings else [])]
+    columns = [*_FACT_COLUMNS, "scores"]
+    columns += ["embedding"] * lists.embeddings + [DESCRIPTOR_COLUMN] * lists.descriptors
     try:
         table = store.read_part(committed, columns).take(rows)
     except pa.ArrowIndexError:
         raise IncompleteError(f"{store.out} was changed while it was read") from None
     facts = [PhotoFacts(*cells) for cells in zip(*(table.column(c).to_pylist() for c in _FACT_COLUMNS), strict=True)]
-    embedding = _matrix(table.column("embedding"), len(rows)) if embeddings else None
-    return KnownRows(facts, _matrix(table.column("scores"), len(rows)), embedding)
-
-
-def _matrix(lists: pa.ChunkedArray, rows: int) -> npt.NDArray[np.float32]:
-    """Lists of one length, none of them null, as (rows, length)."""
-    values = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(rows, -1) if rows else np.zeros((0, 0), np.float32)
+    embedding = list_matrix(table.column("embedding")) if lists.embeddings else None
+    descriptor = list_matrix(table.column(DESCRIPTOR_COLUMN)) if lists.descriptors else None
+    return KnownRows(facts, list_matrix(table.column("scores")), embedding, descriptor)
 
 
 def _ok_rows(table: pa.Table) -> npt.NDArray[np.int64]:

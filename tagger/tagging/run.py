@@ -32,6 +32,7 @@ from tagger.errors import (
 from tagger.ledger import Ledger
 from tagger.model.bundle import Bundle, load_bundle
 from tagger.model.confidence import target_key
+from tagger.model.descriptor import load_describer
 from tagger.model.engine import EngineSpec
 from tagger.products import combine_products
 from tagger.records import Committed, Shard, ShardFailure
@@ -42,7 +43,7 @@ from tagger.source.manifest import Manifest, ManifestScan, plan_shards, scan_man
 from tagger.source.tables import EXTENSIONS
 from tagger.tagging.job import Decoder, Job, ShardWork, Sources, look
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
-from tagger.tagging.reuse import PreviousRun, own_rows
+from tagger.tagging.reuse import Lists, PreviousRun, own_rows
 from tagger.tagging.signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
         if (summary := _finished(store, key)) is not None:  # by another run, while this one read the manifest
             return RunReport(out, summary, already_complete=True)
         job = replace(_job(options, manifest, bundle, key, out, scan.remote_photos), keep=keep, compare=comparisons)
-        previous = _previous(options, bundle, key, stop)
+        previous = _previous(options, bundle, key, job, stop)
         if previous is not None and _only_decides_again(previous, key):
             job = replace(job, decide_again_only=True)
         info = _run_info(options, bundle, key, job, scan.rows, store)
@@ -349,6 +350,7 @@ def _job(options: RunOptions, manifest: Manifest, bundle: Bundle, key: RunKey, o
         workers=options.workers or max(REMOTE_READERS if remote_photos else 2, cpus),
         keep=options.keep,
         embeddings=options.embeddings,
+        describer=load_describer(bundle),
         reuse_by_metadata=options.reuse_check == "metadata",
     )
 
@@ -377,11 +379,19 @@ def _torch_installed() -> bool:
     return True
 
 
-def _previous(options: RunOptions, bundle: Bundle, key: RunKey, stop: threading.Event) -> PreviousRun | None:
+def _previous(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, stop: threading.Event) -> PreviousRun | None:
     if options.reuse is None:
         return None
     by_metadata = options.reuse_check == "metadata"
-    read = partial(PreviousRun, options.reuse, bundle.bundle_id, bundle.schema, key.embeddings, by_metadata)
+    read = partial(
+        PreviousRun,
+        options.reuse,
+        bundle.bundle_id,
+        bundle.schema,
+        key.embeddings,
+        by_metadata,
+        descriptors=job.describer is not None,
+    )
     return _stoppable(stop, read)
 
 
@@ -413,6 +423,7 @@ def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, rows: 
         device=job.engine.device,
         started_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         rows=rows,
+        descriptors=job.describer is not None,
     )
 
 
@@ -461,7 +472,8 @@ def _open_works(
             continue
         work = ShardWork(shard, job)
         if committed is not None:  # rows failed for a passing reason: only those are tried again
-            work.carry(committed, *own_rows(store, committed, job.embeddings, retry_kinds))
+            lists = Lists(job.embeddings, job.describer is not None)
+            work.carry(committed, *own_rows(store, committed, lists, retry_kinds))
         elif previous is not None and job.decide_again_only:
             first = shard.items[0].row
             for row, known in previous.by_row(first, first + len(shard.items)):
@@ -548,6 +560,7 @@ def _summary(store: ResultStore, scan: ManifestScan, inferred_before: int, secon
         "ok": sum(c.ok for c in commits.values()),
         "failed": dict(failed.most_common()),
         "needs_review": sum(c.needs_review for c in commits.values()),
+        "unfamiliar": sum(c.unfamiliar for c in commits.values()),
         "accepted": dict(accepted),
         "flagged": dict(flagged),
         "inferred": inferred,

@@ -23,6 +23,7 @@ from tagger.model.confidence import (
 )
 from tagger.schema import Attribute, Schema
 from tagger.training.data import LabelledPhotos
+from tagger.training.gate import MIN_PHOTOS, fit_gate
 from tagger.training.measures import bootstrap_weights
 from tagger.training.sources import source_names
 
@@ -73,14 +74,16 @@ def fit_calibration(
     targets: Sequence[str] = TARGETS,
     temperatures: Mapping[str, float] | None = None,
     never: Collection[str] = (),
+    descriptors: npt.NDArray[np.float32] | None = None,
 ) -> Fitted:
-    """Temperatures and thresholds for every target precision.
+    """Temperatures and thresholds for every target precision, and the gate of the photos that they hold for.
 
     Args:
         logits: uncalibrated, (photos, n_scores), of rows that took no part in fitting the network.
         targets: keys of the target precisions, as in `TARGETS`.
         temperatures: of attributes that `photos` says too little of; 1 where this says nothing either.
         never: attributes that get no threshold, whatever the labels say.
+        descriptors: of the same photos, (photos, length); None: there is no gate.
     """
     schema = photos.schema
     known_temperatures = {
@@ -95,18 +98,42 @@ def fit_calibration(
     vetoed: dict[str, dict[str, tuple[str, ...]]] = {}
     votes: dict[str, dict[str, dict[str, Vote]]] = {}
     sources = sorted(set(photos.sources))
+    gated = descriptors is not None and len(photos) >= MIN_PHOTOS
     for target in targets:
         thresholds[target], vetoed[target], votes[target] = {}, {}, {}
         for attribute in schema.attributes:  # parents come first: their threshold bears on those that hang on them
             name = attribute.name
             so_far = Calibration(known_temperatures, thresholds, vetoed)
             outcomes = observe(logits, photos, attribute, so_far, target)
-            threshold, hopeless, by_source = fit_threshold(outcomes, float(target), seed)
+            threshold, hopeless, by_source = fit_threshold(outcomes, float(target), seed, gated=gated)
             votes[target][name] = {sources[index]: vote for index, vote in by_source.items()}
             thresholds[target][name] = None if name in never else threshold
             if thresholds[target][name] is not None and hopeless:
                 vetoed[target][name] = tuple(attribute.value_names[index] for index in sorted(hopeless))
-    return Fitted(Calibration(known_temperatures, thresholds, vetoed), votes, tuple(never))
+    gate = None
+    if descriptors is not None and gated:
+        gate = fit_gate(descriptors, photos, _unchecked(votes, thresholds, sources), seed)
+    return Fitted(Calibration(known_temperatures, thresholds, vetoed, gate=gate), votes, tuple(never))
+
+
+def _unchecked(
+    votes: Mapping[str, Mapping[str, Mapping[str, Vote]]],
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    sources: Sequence[str],
+) -> dict[str, dict[str, list[str]]]:
+    """target → labels file → attributes that have a threshold, which nothing of that file supports."""
+    return {
+        target: {
+            source: [
+                name
+                for name, by_source in by_name.items()
+                if thresholds[target][name] is not None
+                and (source not in by_source or by_source[source].threshold is None)
+            ]
+            for source in sources
+        }
+        for target, by_name in votes.items()
+    }
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_], otherwise: float = 1.0) -> float:
@@ -142,7 +169,7 @@ def fit_temperature(logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.boo
 
 
 def fit_threshold(
-    outcomes: Outcomes, target: float, seed: int = 0
+    outcomes: Outcomes, target: float, seed: int = 0, *, gated: bool = False
 ) -> tuple[float | None, frozenset[int], dict[int, Vote]]:
     """The least confidence at which every source's accepted precision meets `target`.
 
@@ -150,11 +177,15 @@ def fit_threshold(
     bootstrapped over the source's groups, and its 10 % quantile must reach the target, that is, at most 10 % of the
     resamples may fall below it. The search ends at the first failure, those among the surest 120 rows left aside: so
     few rows are no evidence yet. A source that never has 60 accepted rows in 5 groups, or has no label of
-    the attribute, does not vote. The strictest source decides.
+    the attribute, does not vote. The strictest source decides. A source on which nothing holds forbids the attribute
+    everywhere; where a gate tells the kinds of photos apart, only there.
 
     A predicted value whose accepted rows leave no hope is vetoed. Where no threshold is found, values that are
     hopeless among the surest rows are vetoed first and the search goes again without them. After a threshold is
     found it does not: without the doubtful values it would only go deeper, to where more values are doubtful.
+
+    Args:
+        gated: whether the attribute will be reviewed on photos of the kinds that have no threshold of their own.
 
     Returns:
         The threshold (None: always review), the vetoed values by their index, and source → vote.
@@ -164,8 +195,10 @@ def fit_threshold(
     vetoed: frozenset[int] = frozenset()
     first = votes = _vote(left, target, seed)
     while True:
-        threshold = strictest(votes.values())
-        new = _hopeless_values(left, votes, threshold, target)
+        holding = {source: vote for source, vote in votes.items() if not gated or vote.threshold is not None}
+        threshold = strictest(holding.values())
+        judged = holding if threshold is not None else votes
+        new = _hopeless_values(left, judged, threshold, target)
         if threshold is not None:
             return threshold, vetoed | new, votes
         if not new:
@@ -290,7 +323,8 @@ def _hopeless_values(
     Where no threshold was found, the rows looked at are the surest 120 of every source that failed.
     """
     if threshold is not None:
-        looked_at = np.flatnonzero(outcomes.eligible & (outcomes.confidence >= threshold))
+        accepted = outcomes.eligible & (outcomes.confidence >= threshold)
+        looked_at = np.flatnonzero(accepted & np.isin(outcomes.source, list(votes)))
     else:
         failed = [source for source, vote in votes.items() if vote.votes and vote.threshold is None]
         order = np.argsort(-outcomes.confidence, kind="stable")
@@ -317,6 +351,12 @@ def explain(schema: Schema, fitted: Fitted, target: str = DEFAULT_TARGET) -> lis
     return [f"{a.name}: {_explained(a.name, fitted, target)}" for a in schema.attributes]
 
 
+def _reviewed_kinds(name: str, fitted: Fitted, target: str) -> list[str]:
+    """Kinds of photos on which the gate sends the attribute to review."""
+    gate = fitted.calibration.gate
+    return [] if gate is None else [gate.kinds[i] for i in gate.unchecked_on(target, name).tolist()]
+
+
 def _explained(name: str, fitted: Fitted, target: str) -> str:
     votes = fitted.votes[target][name]
     shown = source_names({source for by_name in fitted.votes[target].values() for source in by_name})
@@ -326,7 +366,9 @@ def _explained(name: str, fitted: Fitted, target: str) -> str:
         unheard = [shown[source] for source, vote in votes.items() if not vote.votes]
         values = fitted.calibration.vetoed.get(target, {}).get(name, ())
         text = f"accepted from {threshold:.3f} ({own})"
-        if unheard:
+        if reviewed := _reviewed_kinds(name, fitted, target):
+            text += f"; always reviewed on photos like those of {', '.join(reviewed)}, where it was never validated"
+        elif unheard:
             text += f"; too few accepted rows to judge {', '.join(unheard)}"
         return text + (f"; always reviewed: {', '.join(values)}" if values else "")
     if name in fitted.never:

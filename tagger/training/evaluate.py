@@ -8,20 +8,22 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tagger import storage
 from tagger.errors import UsageError
-from tagger.model.confidence import ACCEPTED, DECISIONS, NOT_APPLICABLE, Calibration, decide
-from tagger.results import ResultStore
+from tagger.model.confidence import ACCEPTED, DECISIONS, NOT_APPLICABLE, Calibration, decide, see
+from tagger.model.gate import Sight
+from tagger.results import DESCRIPTOR_COLUMN, ResultStore, list_matrix
 from tagger.schema import Attribute
 from tagger.training.calibrate import fit_calibration, truly_excluded
 from tagger.training.data import LabelledPhotos
 from tagger.training.measures import (
     auroc,
+    auroc_interval,
     confusion_matrix,
     expected_calibration_error,
     macro_f1,
@@ -51,23 +53,52 @@ def write_split_manifest(photos: LabelledPhotos, path: str) -> None:
     storage.write_bytes(path, text.getvalue().encode())
 
 
-def read_scores(out: str, photos: LabelledPhotos) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Scores of a run over `write_split_manifest(photos)`: (photos, n_scores), and which rows are ok.
+class PhotoScores(NamedTuple):
+    """What a run says of labelled photos."""
+
+    logits: npt.NDArray[np.float32]  # (photos, n_scores), uncalibrated; zeros where not ok
+    ok: npt.NDArray[np.bool_]  # (photos,)
+    descriptors: npt.NDArray[np.float32] | None = None  # (photos, length); None: the bundle makes none
+    embeddings: npt.NDArray[np.float32] | None = None  # (photos, features); None: the run did not store them
+
+    def select(self, keep: npt.NDArray[np.bool_]) -> PhotoScores:
+        """The photos that `keep` marks."""
+        return PhotoScores(*(None if array is None else array[keep] for array in self))  # type: ignore[arg-type]
+
+
+def read_scores(out: str, photos: LabelledPhotos) -> PhotoScores:
+    """Scores of a run over `write_split_manifest(photos)`.
 
     Raises:
         UsageError: OUT does not hold these rows.
     """
-    logits = np.zeros((len(photos), photos.schema.n_scores), np.float32)
-    ok = np.zeros(len(photos), dtype=bool)
+    store = ResultStore(out)
+    info = store.require_run()
+    lists = ["scores", *([DESCRIPTOR_COLUMN] * info.descriptors), *(["embedding"] * info.key.embeddings)]
     ids: list[str] = []
-    for part in ResultStore(out).parts(["row", "item_id", "scores"]):
+    found: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in lists}
+    ok: list[npt.NDArray[np.bool_]] = []
+    for part in store.parts(["item_id", *lists]):
         ids.extend(part.column("item_id").to_pylist())
-        for row, scores in zip(part.column("row").to_pylist(), part.column("scores").to_pylist(), strict=True):
-            if scores is not None and row < len(photos):
-                logits[row], ok[row] = scores, True
+        ok.append(np.asarray(part.column("scores").is_valid(), dtype=bool))
+        for name in lists:
+            found[name].append(list_matrix(part.column(name)))
     if tuple(ids) != photos.item_ids:
         raise UsageError(f"{out} was not made from these labels; choose another --out")
-    return logits, ok
+    rows = np.concatenate(ok) if ok else np.zeros(0, dtype=bool)
+    spread = {name: _spread(matrices, rows) for name, matrices in found.items()}
+    if spread["scores"].shape[1] == 0:
+        spread["scores"] = np.zeros((len(photos), photos.schema.n_scores), np.float32)
+    return PhotoScores(spread["scores"], rows, spread.get(DESCRIPTOR_COLUMN), spread.get("embedding"))
+
+
+def _spread(matrices: Sequence[npt.NDArray[np.float32]], ok: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Rows of the ok photos at their places among all, (photos, length)."""
+    there = [matrix for matrix in matrices if len(matrix)]
+    result = np.zeros((len(ok), there[0].shape[1] if there else 0), np.float32)
+    if there:
+        result[ok] = np.concatenate(there)
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------- verdicts
@@ -92,10 +123,14 @@ class Verdicts:
 
 
 def judge(
-    logits: npt.NDArray[np.float32], photos: LabelledPhotos, calibration: Calibration, target: str
+    logits: npt.NDArray[np.float32],
+    photos: LabelledPhotos,
+    calibration: Calibration,
+    target: str,
+    sight: Sight | None = None,
 ) -> list[Verdicts]:
     """Every attribute's tags against the labels, in the schema's order."""
-    decided = decide(logits, photos.schema, calibration, target)
+    decided = decide(logits, photos.schema, calibration, target, sight)
     verdicts = []
     for attribute in photos.schema.attributes:
         tags = decided[attribute.name]
@@ -121,7 +156,13 @@ def judge(
 
 
 def measure(
-    logits: npt.NDArray[np.float32], photos: LabelledPhotos, calibration: Calibration, target: str, seed: int = 0
+    logits: npt.NDArray[np.float32],
+    photos: LabelledPhotos,
+    calibration: Calibration,
+    target: str,
+    seed: int = 0,
+    *,
+    descriptors: npt.NDArray[np.float32] | None = None,
 ) -> dict[str, dict[str, Figures]]:
     """labels file → attribute → figures, of the attributes that the file labels.
 
@@ -135,7 +176,8 @@ def measure(
     - `accepted`: known labels whose tag is accepted. `precision`, `precision_low`, `precision_high`, `n_accepted`:
       accepted tags that are right, one emitted where the true category excludes it being wrong.
     """
-    return _measure(judge(logits, photos, calibration, target), photos, seed)
+    verdicts = judge(logits, photos, calibration, target, see(descriptors, calibration))
+    return _measure(verdicts, photos, seed)
 
 
 def _measure(verdicts: Sequence[Verdicts], photos: LabelledPhotos, seed: int) -> dict[str, dict[str, Figures]]:
@@ -201,19 +243,28 @@ class Evaluation:
     sources: dict[str, Figures]  # short name → file, photos, groups, attributes, pooled, all_right
     attributes: dict[str, dict[str, Figures]]  # attribute → short name → curves and the confusion matrix
     transfer: list[Figures]  # thresholds fitted on one source and tested on another
+    pooled: Figures  # accepted share and precision over all sources
     mistakes: tuple[Mistake, ...]  # the surest first, by attribute in the schema's order
 
 
 def evaluate(
-    logits: npt.NDArray[np.float32], photos: LabelledPhotos, calibration: Calibration, target: str, seed: int = 0
+    logits: npt.NDArray[np.float32],
+    photos: LabelledPhotos,
+    calibration: Calibration,
+    target: str,
+    seed: int = 0,
+    *,
+    descriptors: npt.NDArray[np.float32] | None = None,
 ) -> Evaluation:
     """Everything that can be said of `photos`, all of whose scores are there.
 
     Args:
         logits: uncalibrated, (photos, n_scores).
         target: key of the target precision, for example '0.95'.
+        descriptors: (photos, length); None: the bundle makes none, and nothing is said of kinds and unfamiliar photos.
     """
-    verdicts = judge(logits, photos, calibration, target)
+    sight = see(descriptors, calibration)
+    verdicts = judge(logits, photos, calibration, target, sight)
     cells = _measure(verdicts, photos, seed)
     names = source_names(photos.sources)
     sources, groups = np.array(photos.sources), _group_numbers(photos)
@@ -228,23 +279,52 @@ def evaluate(
             "groups": len(np.unique(groups[rows])),
             "mean_right": _round(_mean([cell["right"] for cell in by_attribute.values()])),
             "attributes": by_attribute,
-            "pooled": _pooled(verdicts, rows),
+            "pooled": _pooled(verdicts, rows, groups, generator),
+            "calibration": _pooled_calibration(verdicts, rows),
             "all_right": _all_right(verdicts, rows, groups, generator),
+            "gate": _gate_figures(sight, calibration, rows, groups, generator),
         }
         for v in verdicts:
             if v.attribute.name in by_attribute:
                 decides = bool(photos.schema.dependants(v.attribute.name))
-                curves[v.attribute.name][names[source]] = _curves(v, rows, generator, decides)
+                curves[v.attribute.name][names[source]] = _curves(v, rows, groups, generator, decides)
     mistakes = tuple(mistake for v in verdicts for mistake in _worst(v, [names[source] for source in photos.sources]))
-    return Evaluation(by_source, curves, _transfer(logits, photos, target, seed), mistakes)
+    transfer = _transfer(PhotoScores(logits, np.ones(len(photos), dtype=bool), descriptors), photos, target, seed)
+    everything = _pooled(verdicts, np.ones(len(photos), dtype=bool), groups, generator)
+    return Evaluation(by_source, curves, transfer, everything, mistakes)
 
 
-def _curves(v: Verdicts, rows: npt.NDArray[np.bool_], generator: np.random.Generator, decides: bool) -> Figures:
+def _gate_figures(
+    sight: Sight | None,
+    calibration: Calibration,
+    rows: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+) -> Figures | None:
+    """Share of a source's photos that are unlike all that the bundle was checked on, and what kinds they are taken for.
+
+    None without a gate.
+    """
+    if sight is None or calibration.gate is None:
+        return None
+    low, high = share_interval(sight.unfamiliar[rows], groups[rows], generator)
+    kinds = {kind: _share(sight.kind[rows] == i) for i, kind in enumerate(calibration.gate.kinds)}
+    unfamiliar = {"share": _share(sight.unfamiliar[rows]), "low": _round(low), "high": _round(high)}
+    return {"unfamiliar": unfamiliar, "kinds": kinds}
+
+
+def _curves(
+    v: Verdicts,
+    rows: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+    decides: bool,
+) -> Figures:
     """Calibration, risk–coverage curve, confusion matrix and AUROCs of one attribute on one source.
 
     Calibration and confusion are of single-valued labels. `auroc` is there for an attribute of two values: that of
-    its rarer one. `unlabelled_auroc`: whether 1 − confidence tells the photos without a label, those that people
-    could not name, from the labelled ones; only where `decides`, for an attribute that others hang on.
+    its rarer one. `unlabelled`: whether 1 − confidence tells the photos without a label, those that people could not
+    name, from the labelled ones; only where `decides`, for an attribute that others hang on.
     """
     single = rows & v.single & v.emitted
     confidence, right = v.confidence[single], v.right[single]
@@ -273,17 +353,30 @@ def _curves(v: Verdicts, rows: npt.NDArray[np.bool_], generator: np.random.Gener
             "points": [[_round(c), _round(r)] for c, r in zip(curve.coverage, curve.risk, strict=True)],
         }
     if len(v.attribute.values) == 2 and (rows & v.single).any():
-        figures["auroc"] = _binary_auroc(v, rows & v.single)
+        figures["auroc"] = _binary_auroc(v, rows & v.single, groups, generator)
     unlabelled = rows & ~v.known
     if decides and min(unlabelled.sum(), (rows & v.known).sum()) >= MIN_CELL:
-        figures["unlabelled_auroc"] = _round(auroc(1 - v.confidence[rows], ~v.known[rows]))
+        found = _auroc(1 - v.confidence[rows], unlabelled[rows], groups[rows], generator)
+        figures["unlabelled"] = {"n": int(unlabelled.sum())} | found
     return figures
 
 
-def _binary_auroc(v: Verdicts, rows: npt.NDArray[np.bool_]) -> Figures:
+def _binary_auroc(
+    v: Verdicts, rows: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64], generator: np.random.Generator
+) -> Figures:
     rarer = int(v.truth[rows].mean() < 0.5)
     score = np.where(v.best[rows] == rarer, v.confidence[rows], 1 - v.confidence[rows])
-    return {"value": v.attribute.value_names[rarer], "auroc": _round(auroc(score, v.truth[rows] == rarer))}
+    return {"value": v.attribute.value_names[rarer]} | _auroc(score, v.truth[rows] == rarer, groups[rows], generator)
+
+
+def _auroc(
+    score: npt.NDArray[np.float64],
+    positive: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+) -> Figures:
+    low, high = auroc_interval(score, positive, groups, generator)
+    return {"auroc": _round(auroc(score, positive)), "low": _round(low), "high": _round(high)}
 
 
 def _confusion(v: Verdicts, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -292,25 +385,54 @@ def _confusion(v: Verdicts, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64
     return confusion_matrix(v.truth[rows], predicted[rows], n_values)
 
 
-def _pooled(verdicts: Sequence[Verdicts], rows: npt.NDArray[np.bool_]) -> Figures:
-    """Accepted share and precision over all tags of a source, and over all but those of one attribute."""
-    known = {v.attribute.name: int((rows & v.known).sum()) for v in verdicts}
-    accepted_known = {v.attribute.name: int((rows & v.known & v.accepted).sum()) for v in verdicts}
+def _pooled(
+    verdicts: Sequence[Verdicts],
+    rows: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+) -> Figures:
+    """Accepted share and precision over all tags of a source, and over all but those of one attribute.
+
+    A label counts where the true category leaves room for it.
+    """
+    applicable = {v.attribute.name: rows & v.known & ~v.excluded for v in verdicts}
     accepted = {v.attribute.name: rows & v.accepted & (v.known | v.excluded) for v in verdicts}
-    n_accepted = {name: int(mask.sum()) for name, mask in accepted.items()}
-    hits = {v.attribute.name: int((accepted[v.attribute.name] & v.right).sum()) for v in verdicts}
+    by_name = {v.attribute.name: v for v in verdicts}
 
     def over(names: Sequence[str]) -> Figures:
-        labels, tags = sum(known[n] for n in names), sum(n_accepted[n] for n in names)
+        taken = np.concatenate([by_name[n].accepted[applicable[n]] for n in names])
+        hits = np.concatenate([by_name[n].right[accepted[n]] for n in names])
+        low, high = share_interval(taken, np.concatenate([groups[applicable[n]] for n in names]), generator)
+        least, most = share_interval(hits, np.concatenate([groups[accepted[n]] for n in names]), generator)
         return {
-            "labels": labels,
-            "accepted": _round(sum(accepted_known[n] for n in names) / labels) if labels else None,
-            "precision": _round(sum(hits[n] for n in names) / tags) if tags else None,
-            "n_accepted": tags,
+            "labels": len(taken),
+            "accepted": _share(taken),
+            "accepted_low": _round(low),
+            "accepted_high": _round(high),
+            "precision": _share(hits),
+            "precision_low": _round(least),
+            "precision_high": _round(most),
+            "n_accepted": len(hits),
         }
 
-    names = list(known)
-    return over(names) | {"without": {name: over([n for n in names if n != name]) for name in names if known[name]}}
+    names = list(by_name)
+    without = {n: over([other for other in names if other != n]) for n in names if applicable[n].any() and names != [n]}
+    return over(names) | {"without": without}
+
+
+def _pooled_calibration(verdicts: Sequence[Verdicts], rows: npt.NDArray[np.bool_]) -> Figures:
+    """Mean confidence and accuracy of all tags of a source whose label has one value."""
+    judged = [rows & v.single & v.emitted for v in verdicts]
+    confidence = np.concatenate([v.confidence[mask] for v, mask in zip(verdicts, judged, strict=True)])
+    right = np.concatenate([v.right[mask] for v, mask in zip(verdicts, judged, strict=True)])
+    if not len(right):
+        return {"n": 0, "mean_confidence": None, "accuracy": None, "gap": None}
+    return {
+        "n": len(right),
+        "mean_confidence": _round(float(confidence.mean())),
+        "accuracy": _round(float(right.mean())),
+        "gap": _round(float(confidence.mean() - right.mean())),
+    }
 
 
 def _all_right(
@@ -340,30 +462,48 @@ def _all_right(
     return over(there) | {"without": without}
 
 
-def _transfer(logits: npt.NDArray[np.float32], photos: LabelledPhotos, target: str, seed: int) -> list[Figures]:
-    """Accepted share and precision on every source with temperatures and thresholds fitted on each other one."""
+def _transfer(scores: PhotoScores, photos: LabelledPhotos, target: str, seed: int) -> list[Figures]:
+    """Accepted share and precision on every source with a calibration fitted on each other one.
+
+    The other source's photos are strangers to its gate, and `unfamiliar` says how many it stops; `open` is what would
+    come of them without a gate.
+    """
     names, sources = source_names(photos.sources), np.array(photos.sources)
     table = []
     for fitted_on in names:
         rows = sources == fitted_on
-        calibration = fit_calibration(logits[rows], photos.select(rows), seed, targets=(target,)).calibration
+        own = scores.select(rows)
+        fitted = fit_calibration(own.logits, photos.select(rows), seed, targets=(target,), descriptors=own.descriptors)
         for tested_on in names:
-            if tested_on == fitted_on:
-                continue
-            rows = sources == tested_on
-            tested = photos.select(rows)
-            verdicts = judge(logits[rows], tested, calibration, target)
-            cells = _measure(verdicts, tested, seed)[tested_on]
-            keys = ("accepted", "precision", "precision_low", "precision_high", "n_accepted", "n")
-            by_attribute = {
-                name: {key: cell[key] for key in keys} | {"threshold": calibration.thresholds[target][name]}
-                for name, cell in cells.items()
-            }
-            pooled = _pooled(verdicts, np.ones(len(tested), dtype=bool))
-            del pooled["without"]
-            entry = {"fitted_on": names[fitted_on], "tested_on": names[tested_on], "pooled": pooled}
-            table.append(entry | {"attributes": by_attribute})
+            if tested_on != fitted_on:
+                rows = sources == tested_on
+                entry = _transferred(scores.select(rows), photos.select(rows), fitted.calibration, target, seed)
+                table.append({"fitted_on": names[fitted_on], "tested_on": names[tested_on]} | entry)
     return table
+
+
+def _transferred(
+    scores: PhotoScores, photos: LabelledPhotos, calibration: Calibration, target: str, seed: int
+) -> Figures:
+    sight = see(scores.descriptors, calibration)
+    verdicts = judge(scores.logits, photos, calibration, target, sight)
+    (cells,) = _measure(verdicts, photos, seed).values()
+    keys = ("accepted", "precision", "precision_low", "precision_high", "n_accepted", "n")
+    by_attribute = {
+        name: {key: cell[key] for key in keys} | {"threshold": calibration.thresholds[target][name]}
+        for name, cell in cells.items()
+    }
+    groups, everything = _group_numbers(photos), np.ones(len(photos), dtype=bool)
+    pooled = _pooled(verdicts, everything, groups, np.random.default_rng(seed))
+    ungated = judge(scores.logits, photos, calibration, target)
+    without_gate = _pooled(ungated, everything, groups, np.random.default_rng(seed))
+    del pooled["without"], without_gate["without"]
+    return {
+        "unfamiliar": None if sight is None else _share(sight.unfamiliar),
+        "pooled": pooled,
+        "open": without_gate,
+        "attributes": by_attribute,
+    }
 
 
 def _worst(v: Verdicts, shown: Sequence[str]) -> list[Mistake]:
@@ -395,6 +535,7 @@ def as_data(evaluation: Evaluation, photos: LabelledPhotos) -> Figures:
     return {
         "sources": evaluation.sources,
         "attributes": evaluation.attributes,
+        "pooled": evaluation.pooled,
         "transfer": evaluation.transfer,
         "mistakes": mistakes,
     }

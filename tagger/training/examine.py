@@ -47,7 +47,8 @@ def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Fig
     labelled = choose_rows(labelled, examination.splits, "test")
     if not labelled.allowed.any():
         raise UsageError(f"no row of {', '.join(examination.labels)} has a label: there is nothing to compare with")
-    logits, ok = score(bundle.folder, labelled, examination.out)
+    scores = score(bundle.folder, labelled, examination.out)
+    ok = scores.ok
     failures = tuple(explain_failures(labelled.select(~ok)))
     if not ok.any():
         raise UsageError(
@@ -55,7 +56,10 @@ def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Fig
             f"{failures[0]['error']}"
         )
     photos = labelled.select(ok)
-    evaluation = evaluate(logits[ok], photos, bundle.calibration, target, examination.seed)
+    scores = scores.select(ok)
+    evaluation = evaluate(
+        scores.logits, photos, bundle.calibration, target, examination.seed, descriptors=scores.descriptors
+    )
     head = ReportHead(
         bundle_name=bundle.name,
         bundle_id=bundle.bundle_id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from tagger.training.data import (
     read_labels_by,
     value_counts,
 )
+from tagger.training.leaks import fingerprint, without_test_photos
 from tagger.training.values import Trimmed, drop_rare_values
 
 PACK_SIZE = 256  # pixels; photos are decoded once at this size
@@ -57,6 +57,7 @@ class Prepared:
     trimmed: Trimmed
     no_label: tuple[int, ...]  # rows of `photos` in train without any label
     repeated: tuple[int, ...]  # rows of `photos` in val whose photo is in train too
+    leaked: tuple[int, ...]  # rows of `photos` in train or val whose photo is in test too
     conflicts: tuple[Conflict, ...]
 
     @property
@@ -89,7 +90,7 @@ class Conflict:
 
 
 def prepare(wanted: Preparation, progress: Callable[[str, int, int], None]) -> Prepared:
-    """Read, correct and pack the photos of train and val; photos of test are not opened.
+    """Read, correct and pack the photos of train and val; photos of test are compared with them and forgotten.
 
     Raises:
         UsageError: labels, splits or decisions cannot be used, or nothing is left to train on or to calibrate on.
@@ -116,6 +117,7 @@ def prepare(wanted: Preparation, progress: Callable[[str, int, int], None]) -> P
     if ledger is not None:
         corrections = _corrected(fitted, rows, chosen, pack, ledger)
         fitted = corrections.photos
+    fitted, leaked = without_test_photos(fitted, pack, joined.in_split("test"), source, wanted.workers)
     fitted, no_label, repeated, conflicts = _usable(fitted, pack)
     fitted = replace(fitted, splits=tuple(s if ok else "" for s, ok in zip(fitted.splits, pack.opened, strict=True)))
     trimmed = drop_rare_values(fitted, wanted.min_count)
@@ -129,6 +131,7 @@ def prepare(wanted: Preparation, progress: Callable[[str, int, int], None]) -> P
         trimmed=trimmed,
         no_label=no_label,
         repeated=repeated,
+        leaked=leaked,
         conflicts=conflicts,
     )
 
@@ -173,7 +176,7 @@ def _usable(
     splits = np.array(photos.splits, dtype=object)
     unlabelled = np.flatnonzero((splits == "train") & ~photos.allowed.any(axis=1))
     splits[unlabelled] = ""
-    prints = {i: _fingerprint(pack.pixels[i]) for i in np.flatnonzero((splits != "") & pack.opened).tolist()}
+    prints = {i: fingerprint(pack.pixels[i]) for i in np.flatnonzero((splits != "") & pack.opened).tolist()}
     seen = {print_ for i, print_ in prints.items() if splits[i] == "train"}
     repeated = [i for i, print_ in prints.items() if splits[i] == "val" and print_ in seen]
     splits[repeated] = ""
@@ -203,10 +206,6 @@ def _conflicts(photos: LabelledPhotos, prints: dict[int, bytes]) -> tuple[Confli
                     conflicts.append(Conflict((other, row), name))
         first[print_].append(row)
     return tuple(conflicts)
-
-
-def _fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
 
 
 # --------------------------------------------------------------------------------------------- lines for a person
@@ -239,6 +238,9 @@ def summary_lines(prepared: Prepared) -> list[str]:
     """What a person is told of the labels, a line for each thing that may surprise."""
     rows, photos = prepared.rows, prepared.photos
     lines = unread_lines(prepared.pack) + usable_lines(photos, prepared.no_label, prepared.repeated)
+    if prepared.leaked:
+        named = [mask_uri(photos.uris[i]) for i in prepared.leaked]
+        lines.append(listed("photos of train and val are photos of test too and are left out", named))
     if prepared.conflicts:
         pairs = [" and ".join(photos.item_ids[row] for row in c.rows) + f" ({c.attribute})" for c in prepared.conflicts]
         lines.append(listed("labels of identical photos exclude each other", pairs))

@@ -1,6 +1,7 @@
 """`tagger train` and `tagger calibrate`: labels in, a bundle out.
 
-Nothing but the split train is fitted, nothing but val calibrated; photos of test are not even opened.
+Nothing but the split train is fitted, nothing but val calibrated; photos of test are opened for one thing only: no
+photo of theirs may stand in another split.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tagger import __version__, storage
 from tagger.errors import UsageError
 from tagger.model.bundle import WEIGHTS, Bundle, NetworkSpec, load_bundle, save_bundle, sha256_of
 from tagger.model.confidence import DEFAULT_TARGET, Calibration, digest
+from tagger.model.descriptor import fit_describer, save_describer
 from tagger.model.engine import InputSpec
 from tagger.model.export import export_network
 from tagger.model.net import AttributeNet
@@ -29,7 +31,7 @@ from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_cal
 from tagger.training.corrections import drawn_with_labels
 from tagger.training.data import LabelledPhotos, PhotoPack, read_labels
 from tagger.training.data_report import write_data_report
-from tagger.training.evaluate import measure
+from tagger.training.evaluate import PhotoScores, measure
 from tagger.training.label_errors import FILE_NAME, attribute_counts, doubt_labels, embed, write_label_errors
 from tagger.training.pooling import with_pooling
 from tagger.training.prepare import Preparation, Prepared, listed, prepare, summary_lines
@@ -39,8 +41,9 @@ from tagger.training.train import FILES, Stage, TrainConfig, fit, load_weights, 
 MODEL_CARD = "MODEL_CARD.md"
 CLAIM = "training.json"  # in the work folder: whose checkpoints they are
 
-ScoreFunction = Callable[[str, LabelledPhotos, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
-"""(bundle folder, photos, folder to work in) → scores (photos, n_scores) and which photos are ok."""
+ScoreFunction = Callable[[str, LabelledPhotos, str], PhotoScores]
+"""(bundle folder, photos, folder to work in) → what a run says of the photos; with embeddings where the bundle makes no
+descriptors yet."""
 
 
 @dataclass(frozen=True)
@@ -212,17 +215,27 @@ def _hand_over(bundle: Bundle, made: Path, out: str) -> Bundle:
 def calibrate_bundle(
     bundle: Bundle, val: LabelledPhotos, score: ScoreFunction, work: str, seed: int, unlearned: Collection[str] = ()
 ) -> tuple[Bundle, list[str]]:
-    """`bundle` with temperatures, thresholds and figures from `val`, saved in its folder; and a line per attribute.
+    """`bundle` with descriptors and a calibration from `val`, saved in its folder; and a line per attribute.
 
     Args:
         unlearned: attributes that get no threshold, since training saw one value of them or none.
     """
-    logits, ok = score(bundle.folder, val, work)
-    val, logits = val.select(ok), logits[ok]
-    fitted = fit_calibration(logits, val, seed, never=unlearned)
-    figures = _named(measure(logits, val, fitted.calibration, DEFAULT_TARGET, seed))
+    scores = score(bundle.folder, val, work)
+    val, scores = val.select(scores.ok), scores.select(scores.ok)
+    descriptors = _with_descriptors(scores, bundle.folder)
+    fitted = fit_calibration(scores.logits, val, seed, never=unlearned, descriptors=descriptors)
+    figures = _named(measure(scores.logits, val, fitted.calibration, DEFAULT_TARGET, seed, descriptors=descriptors))
     bundle = replace(bundle, calibration=fitted.calibration, metrics={"val": figures})
     return save_bundle(bundle, bundle.folder), explain(bundle.schema, fitted)
+
+
+def _with_descriptors(scores: PhotoScores, folder: str) -> npt.NDArray[np.float32] | None:
+    """The descriptors of `scores`; where the bundle makes none yet, its way to them is fitted and put into `folder`."""
+    if scores.descriptors is not None or scores.embeddings is None:
+        return scores.descriptors
+    describer = fit_describer(scores.embeddings)
+    save_describer(describer, folder)
+    return describer.describe(scores.embeddings)
 
 
 # ---------------------------------------------------------------------------------------------- a shop's own sample
@@ -239,10 +252,13 @@ class Recalibration:
     splits: tuple[str, ...] = ()  # none: val, or every row of a file without splits
     groups: tuple[str, ...] = ("contributor", "brand")
     seed: int = 0
+    add_descriptor: bool = False  # to a bundle that makes none; it becomes another bundle by that
 
 
 def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tuple[Bundle, list[str]]:
     """Write a copy of a bundle whose temperatures and thresholds fit other labels; and a line per attribute.
+
+    Its gate lets pass what these photos are like; a bundle that makes no descriptors gets none, unless they are added.
 
     An attribute that the labels say nothing of keeps its temperature and is always reviewed: it was never checked on
     these photos.
@@ -256,16 +272,34 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
     photos = read_labels(recalibration.labels, bundle.schema, recalibration.groups, bundle.masked_values)
     photos = choose_rows(photos, recalibration.splits, "val")
     check_sample(photos)
-    logits, ok = score(bundle.folder, photos, recalibration.out.rstrip("/") + ".work")
+    scores = score(bundle.folder, photos, recalibration.out.rstrip("/") + ".work")
+    ok = scores.ok
     if not ok.any():
         raise UsageError(f"none of the {len(photos)} photos could be read; the first is {mask_uri(photos.uris[0])}")
     unread = [mask_uri(photos.uris[i]) for i in np.flatnonzero(~ok)]
-    photos, logits = photos.select(ok), logits[ok]
+    photos, scores = photos.select(ok), scores.select(ok)
     check_sample(photos)
-    fitted = fit_calibration(logits, photos, recalibration.seed, temperatures=bundle.calibration.temperatures)
+    if recalibration.add_descriptor:
+        scores = scores._replace(descriptors=_with_descriptors(scores, recalibration.out))
+    fitted = fit_calibration(
+        scores.logits,
+        photos,
+        recalibration.seed,
+        temperatures=bundle.calibration.temperatures,
+        descriptors=scores.descriptors,
+    )
     before = replace(fitted.calibration, pooling=bundle.calibration.pooling)
-    fitted = fitted._replace(calibration=with_pooling(before, logits, photos))
-    figures = _named(measure(logits, photos, fitted.calibration, DEFAULT_TARGET, recalibration.seed))
+    fitted = fitted._replace(calibration=with_pooling(before, scores.logits, photos))
+    figures = _named(
+        measure(
+            scores.logits,
+            photos,
+            fitted.calibration,
+            DEFAULT_TARGET,
+            recalibration.seed,
+            descriptors=scores.descriptors,
+        )
+    )
     for name in bundle.files:
         _copy(bundle.file(name), storage.join(recalibration.out, name))
     _copy_card(bundle.folder, recalibration, len(photos))

@@ -107,6 +107,7 @@ def markdown(data: Figures, schema: Schema) -> str:
             f"{percent(figures['mean_right'])}; accepted {percent(pooled['accepted'])} of the labelled tags with "
             f"precision {percent(pooled['precision'])}; every labelled attribute right on {percent(whole['right'])} of "
             f"the photos ({span(whole['low'], whole['high'])}).",
+            *_gate_lines(figures["gate"]),
             "",
             "| attribute | right | 95 % interval | strict | n | groups | majority | macro-F1 | ECE excess | "
             "confidence − accuracy | accepted | precision |",
@@ -122,6 +123,7 @@ def markdown(data: Figures, schema: Schema) -> str:
             shown += [points(calibration.get("ece_excess")), points(calibration.get("gap"))]
             shown += [percent(cell["accepted"]), percent(cell["precision"])]
             lines.append(f"| {attribute.name} | {' | '.join(shown)} |")
+        lines += _auroc_lines(data["attributes"], source)
         if whole["without"]:
             lines += ["", "| without | all right | accepted | precision |", "|---|---|---|---|"]
             for name, left in whole["without"].items():
@@ -130,15 +132,44 @@ def markdown(data: Figures, schema: Schema) -> str:
                 lines.append(f"| {name} | {' | '.join(shown)} |")
     if data["transfer"]:
         lines += ["", "## Thresholds of one source on another", ""]
-        lines += ["| fitted on | tested on | accepted | precision |", "|---|---|---|---|"]
+        lines += [
+            "| fitted on | tested on | unfamiliar | accepted | precision | without the gate: accepted | precision |"
+        ]
+        lines += ["|---|---|---|---|---|---|---|"]
         for entry in data["transfer"]:
-            shown = [_plain(entry["fitted_on"]), _plain(entry["tested_on"])]
-            shown += [percent(entry["pooled"]["accepted"]), percent(entry["pooled"]["precision"])]
+            shown = [_plain(entry["fitted_on"]), _plain(entry["tested_on"]), percent(entry["unfamiliar"])]
+            shown += [percent(entry[way][name]) for way in ("pooled", "open") for name in ("accepted", "precision")]
             lines.append(f"| {' | '.join(shown)} |")
     always = [name for name, threshold in data["thresholds"].items() if threshold is None]
     if always:
         lines += ["", f"Always reviewed at this target: {', '.join(always)}."]
     return "\n".join(lines) + "\n"
+
+
+def _gate_lines(gate: Figures | None) -> list[str]:
+    """What the gate makes of a source's photos."""
+    if gate is None:
+        return []
+    kinds = ", ".join(f"{percent(share)} {_plain(kind)}" for kind, share in gate["kinds"].items())
+    unfamiliar = gate["unfamiliar"]
+    return [
+        "",
+        f"Unlike the photos that the bundle was checked on: {percent(unfamiliar['share'])} "
+        f"({span(unfamiliar['low'], unfamiliar['high'])}). Kinds they are taken for: {kinds}.",
+    ]
+
+
+def _auroc_lines(attributes: Figures, source: str) -> list[str]:
+    """How well confidence tells rare values and photos that nobody could name."""
+    lines = []
+    for name, by_source in attributes.items():
+        found = by_source.get(source, {})
+        for key, what in (("auroc", "{value}"), ("unlabelled", "the {n} photos without a label, by low confidence")):
+            figures = found.get(key)
+            if figures and figures["auroc"] is not None:
+                interval = f"{figures['low']:.3f}–{figures['high']:.3f}"
+                lines += ["", f"{name}: AUROC of {what.format(**figures)} {figures['auroc']:.3f} ({interval})."]
+    return lines
 
 
 def _scope(data: Figures) -> str:

@@ -144,13 +144,16 @@ def test_overconfidence_shows(label: Callable, say: Callable) -> None:
 
 def test_low_confidence_finds_the_photos_that_nobody_could_name(label: Callable, say: Callable) -> None:
     curves = evaluate(*calibrated(label, say), THRESHOLDS, "0.95").attributes
-    assert curves["kind"]["a"]["unlabelled_auroc"] == pytest.approx(0.755, abs=0.05)  # ½ + ½·(1 − 0.7²)
-    assert "unlabelled_auroc" not in curves["tone"]["a"]  # nothing hangs on it: a gap is a gap
+    found = curves["kind"]["a"]["unlabelled"]
+    assert found["auroc"] == pytest.approx(0.755, abs=0.05)  # ½ + ½·(1 − 0.7²)
+    assert found["low"] < found["auroc"] < found["high"]
+    assert found["n"] == 200
+    assert "unlabelled" not in curves["tone"]["a"]  # nothing hangs on it: a gap is a gap
 
 
 def test_auroc_of_a_binary_attribute_is_of_its_rarer_value(label: Callable, say: Callable) -> None:
     found = evaluate(*calibrated(label, say), THRESHOLDS, "0.95").attributes["tone"]["a"]["auroc"]
-    assert found == {"value": "light", "auroc": 1.0}
+    assert found == {"value": "light", "auroc": 1.0, "low": 1.0, "high": 1.0}
 
 
 def test_thresholds_of_one_source_are_tested_on_the_other(label: Callable, say: Callable) -> None:
@@ -159,7 +162,11 @@ def test_thresholds_of_one_source_are_tested_on_the_other(label: Callable, say: 
     photos = label(rows, sources=["a/labels.csv"] * 100 + ["b/labels.csv"] * 100)
     table = evaluate(say([{"top": 0.9}] * 200), photos, THRESHOLDS, "0.95").transfer
     assert [(entry["fitted_on"], entry["tested_on"]) for entry in table] == [("a", "b"), ("b", "a")]
-    assert table[0]["pooled"] == {"labels": 100, "accepted": 1.0, "precision": 0.5, "n_accepted": 100}
+    pooled = table[0]["pooled"]
+    assert [pooled[name] for name in ("labels", "accepted", "precision", "n_accepted")] == [100, 1.0, 0.5, 100]
+    assert pooled["precision_low"] < 0.5 < pooled["precision_high"]
+    assert table[0]["open"] == pooled  # there is no gate
+    assert table[0]["unfamiliar"] is None
     assert table[0]["attributes"]["kind"]["threshold"] is not None
     assert table[1]["attributes"]["kind"]["threshold"] is None
     assert table[1]["pooled"]["accepted"] == 0.0
@@ -204,14 +211,15 @@ def test_scores_come_back_in_the_labels_order(tmp_path: Path, dummy_bundle: str,
     )
     write_split_manifest(photos, str(tmp_path / "scores.csv"))
     tag(tmp_path / "scores.csv", dummy_bundle, tmp_path / "out", shard_size=2)
-    logits, ok = read_scores(str(tmp_path / "out"), photos)
+    logits, ok, descriptors, embeddings = read_scores(str(tmp_path / "out"), photos)
+    assert (descriptors, embeddings) == (None, None)
     assert ok.tolist() == [True, True, True, False]
     assert logits.shape == (4, apparel.n_scores)
     assert len(np.unique(logits[:3], axis=0)) == 3
     backwards = photos.select(np.array([2, 1, 0]))
     write_split_manifest(backwards, str(tmp_path / "backwards.csv"))
     tag(tmp_path / "backwards.csv", dummy_bundle, tmp_path / "out-2")
-    assert (read_scores(str(tmp_path / "out-2"), backwards)[0] == logits[2::-1]).all()
+    assert (read_scores(str(tmp_path / "out-2"), backwards).logits == logits[2::-1]).all()
     with pytest.raises(UsageError, match="was not made from these labels"):
         read_scores(str(tmp_path / "out"), photos.select(np.array([0, 1])))
 

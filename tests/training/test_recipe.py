@@ -121,7 +121,7 @@ def test_training_ends_in_a_bundle_that_tags(
     assert result.stdout.strip() == f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {out}"
     assert bundle.schema == load_schema("womens-32")
     assert bundle.input_spec.size == 32
-    assert set(bundle.files) == {"model.safetensors", "model.onnx"}
+    assert set(bundle.files) == {"model.safetensors", "model.onnx", "descriptor.safetensors"}
     tag(womens_labels, str(out), tmp_path / "out")
     rows = read_tags(tmp_path / "out")
     assert len(rows) == len(womens_labels.read_text().splitlines()) - 1
@@ -156,7 +156,8 @@ def test_nothing_but_train_and_val_is_read(
     rows = rows_of(womens_labels)
     read, first = set(trained[2]), next(row for row in rows if row["split"] == "train")
     expected = {row["image"] for row in rows if row["split"] in ("train", "val")} - {first["image"]}
-    assert read == expected | {str(trained[0].parent / "cut.jpg")}
+    missing = str(trained[0].parent / "not-on-the-disk.jpg")  # of test: looked for, to compare, and not there
+    assert read == expected | {str(trained[0].parent / "cut.jpg"), missing}
     assert any(row["split"] == "test" for row in rows)
 
 
@@ -365,6 +366,30 @@ def test_rows_of_val_are_calibrated_on_where_there_are_splits(
     assert "it has train, val" in refused(
         "calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "other", "--split", "test"
     )
+
+
+def test_older_bundle_learns_to_tell_unfamiliar_photos_where_that_is_asked_for(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    before = load_bundle(dummy_bundle)
+    assert tagger("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "plain").exit_code == 0
+    plain = load_bundle(str(tmp_path / "plain"))
+    assert plain.bundle_id == before.bundle_id
+    assert plain.calibration.gate is None
+    command = ["calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "gated", "--add-descriptor"]
+    assert tagger(*command).exit_code == 0
+    gated = load_bundle(str(tmp_path / "gated"))
+    assert gated.bundle_id != before.bundle_id
+    assert gated.calibration.gate is not None
+    assert gated.calibration.gate.kinds == ("sample",)
+    tag(labels, str(tmp_path / "gated"), tmp_path / "out")
+    rows = read_tags(tmp_path / "out")
+    assert len(rows[0]["descriptor"]) == 13  # the dummy's twelve features and what they leave over
+    assert not any("unfamiliar_photo" in row["review_reasons"] for row in rows)
+
+    assert tagger("calibrate", labels, "--bundle", tmp_path / "gated", "--out", tmp_path / "again").exit_code == 0
+    assert load_bundle(str(tmp_path / "again")).bundle_id == gated.bundle_id
 
 
 def test_too_few_labels_are_refused(

@@ -13,9 +13,10 @@ import numpy as np
 from tagger import storage
 from tagger.catalog.export.gallery import Card, GallerySummary, Tag, thumbnail, write_gallery
 from tagger.errors import ImageError
-from tagger.final import FinalTag, Subject, final_tags, stored_doubts
+from tagger.final import FinalTag, Subject, final_tags, listed_reasons, stored_doubts
 from tagger.ledger import Ledger
-from tagger.results import ResultStore, RunInfo
+from tagger.model.confidence import Calibration, see
+from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo
 from tagger.source.fetch import Fetcher
 from tagger.source.manifest import resolve_uri
 
@@ -63,6 +64,7 @@ def gallery_cards(
     """
     folder = storage.parent(info.manifest) or "."
     names = [f"{a.name}{suffix}" for a in info.schema.attributes for suffix in ("", "_confidence", "_decision")]
+    names += [DESCRIPTOR_COLUMN] * info.descriptors
     for table in store.parts([*_COLUMNS, *names]):
         for row in table.slice(0, limit).to_pylist():
             tags, reasons = _tags(row, info, ledger)
@@ -90,8 +92,12 @@ def _tags(row: dict[str, Any], info: RunInfo, ledger: Ledger) -> tuple[dict[str,
     if item_id in ledger.items():
         scores = np.array(row["scores"], np.float32)
         subject = Subject(item_id, (sha256,), stored_doubts(item_id, sha256, reasons, info, ledger))
-        (tags,) = final_tags(scores[None], [subject], info, ledger)
-        return tags, tuple(f"{name}:{reason}" for name, tag in tags.items() for reason in tag.reasons)
+        sight = None
+        if info.descriptors:
+            descriptor = np.array(row[DESCRIPTOR_COLUMN], np.float32)
+            sight = see(descriptor[None], Calibration.from_dict(info.calibration))
+        (tags,) = final_tags(scores[None], [subject], info, ledger, sight)
+        return tags, tuple(listed_reasons(tags))
     tags = {
         name: FinalTag(row[name], row[f"{name}_confidence"], row[f"{name}_decision"], reasons=(), human=False)
         for name in info.schema.by_name
