@@ -14,6 +14,7 @@ from them the **CPU efficiency**: what decoding and prediction need alone, by wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import statistics
@@ -177,7 +178,9 @@ class _Sample:
             bundle_id=bundle.bundle_id,
             calibration_id=bundle.calibration_id,
             input_spec=bundle.input_spec,
-            engine=EngineSpec(bundle.folder, device, options.batch_size or default_batch_size(device), threads=cpus),
+            engine=EngineSpec(
+                bundle.local_folder, device, options.batch_size or default_batch_size(device), threads=cpus
+            ),
             photo_folder=manifest.folder,
             workers=options.workers or max(2, cpus),
         )
@@ -187,7 +190,7 @@ class _Sample:
         error: ImageError | None = None
         for item in rows:
             uri = resolve_uri(manifest.folder, item.image_uri)
-            outcome = look(uri, item.image_uri, job, fetch, fetch.probe, None)
+            outcome = look(uri, item.image_uri, job, fetch, fetch.probe, None, contextlib.nullcontext())
             if isinstance(outcome, Seen):
                 items.append(item)
                 photos.append(fetch(uri).data)
