@@ -33,10 +33,10 @@ import sys, time
 from tagger.model.engine import DummyEngine
 import tagger.cli.main
 
-predict = DummyEngine.predict
+predict, delay = DummyEngine.predict, float(sys.argv[1])
 
 def slow(engine, pixels):
-    time.sleep(float(sys.argv[1]))
+    time.sleep(delay)
     return predict(engine, pixels)
 
 DummyEngine.predict = slow
@@ -108,8 +108,6 @@ def test_the_whole_contract_on_s3_gives_what_a_local_disk_gives(
         assert run_cli("review", "export", place, "--output", file).returncode == 0
     lines = bucket.get("review.csv").decode().splitlines()
     assert len(lines) == len((tmp_path / "review.csv").read_text().splitlines()) > 10
-    head = lines[0].lstrip("\ufeff").split(",")
-    answer = dict.fromkeys(head, "") | dict(zip(head[:3], lines[1].split(",")[:3], strict=True))
     first = local.filter(pa.compute.equal(local["status"], "ok")).slice(0, 1).to_pylist()[0]
     answer = {"item_id": first["item_id"], "image_sha256": first["image_sha256"], "attribute": "colour", "value": "red"}
     bucket.put("decided.csv", (",".join(answer) + "\n" + ",".join(answer.values()) + "\n").encode())
