@@ -279,13 +279,21 @@ class ResultStore:
         return found
 
     def is_whole(self, committed: Committed) -> bool:
-        """Whether the part a commit names is there with the bytes that were committed."""
+        """Whether the part a commit names is there with the bytes that were committed.
+
+        Raises:
+            OSError: its store cannot say; that is no reason to do the shard again.
+        """
         digest = hashlib.sha256()
         try:
             with storage.open_read(self._path("tags", committed.part)) as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
+        except FileNotFoundError:
+            return False
         except OSError:
+            if storage.is_remote(self.out):
+                raise
             return False
         return digest.hexdigest() == committed.sha256
 

@@ -134,7 +134,9 @@ def call_once(bucket: str, request: Callable[[Any], T]) -> T:
     try:
         return request(connect().client)
     except (boto.ClientError, boto.BotoCoreError, http.HTTPError) as error:
-        raise fault(error, bucket) from None
+        meaning = fault(error, bucket)
+        meaning.filename = f"s3://{bucket}"
+        raise meaning from None
 
 
 # -- reading -------------------------------------------------------------------------------------------------------

@@ -301,6 +301,43 @@ def test_a_bundle_with_weights_is_copied_checked_and_refused_where_it_is_damaged
         remote.run(bundle=uri)
 
 
+def test_a_store_that_cannot_answer_is_no_reason_to_do_a_shard_again(
+    remote: RemoteShop, inferred: Inferred, no_pauses: None
+) -> None:
+    remote.shop.stock(10)
+    remote.upload()
+    remote.run()
+    remote.bucket.client.delete_object(Bucket=remote.bucket.name, Key="out/_SUCCESS")
+    remote.bucket.proxy.plan = of_photo("part-00000001.parquet", Fault(status=503, code="SlowDown"))
+    with pytest.raises(IncompleteError, match="503 SlowDown"):
+        remote.run()
+    assert remote.commits() == 2
+    remote.bucket.proxy.plan = lambda request: None
+    inferred.clear()
+    remote.run()
+    assert inferred.photos == 0
+
+
+def test_a_command_that_a_store_refuses_says_so_in_one_sentence(
+    remote: RemoteShop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from tagger.cli.main import main
+
+    remote.shop.stock(1)
+    remote.upload()
+    remote.run()
+    remote.bucket.proxy.plan = of_photo("_SUCCESS", Fault(status=403, code="AccessDenied"))
+    monkeypatch.setattr(sys, "argv", ["tagger", "status", remote.out])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"tagger: {remote.bucket.uri}: the store answers 403")
+    assert len(said.splitlines()) == 1
+
+
 # -- kills and other runs ------------------------------------------------------------------------------------------
 
 STEPS = [("before write_bytes tags/", 1), ("after write_bytes tags/", 1), ("after write_bytes _commits/", 2)]
