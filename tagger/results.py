@@ -289,24 +289,32 @@ class ResultStore:
     def commits(self) -> dict[int, Committed]:
         """shard index → commit, in order; a commit file that cannot be read does not count."""
         found = {}
-        for name in storage.list_names(self._path("_commits")):
-            if _COMMIT.fullmatch(name):
-                try:
-                    data = json.loads(storage.read_bytes(self._path("_commits", name)))
-                    committed = Committed(**{key: data[key] for key in data if key in _COMMIT_FIELDS})
-                except (ValueError, TypeError):
-                    continue
-                found[committed.index] = committed
+        names = filter(_COMMIT.fullmatch, storage.list_names(self._path("_commits")))
+        for text in storage.read_each([self._path("_commits", name) for name in names]):
+            try:
+                data = json.loads(text)
+                committed = Committed(**{key: data[key] for key in data if key in _COMMIT_FIELDS})
+            except (ValueError, TypeError):
+                continue
+            found[committed.index] = committed
         return found
 
     def is_whole(self, committed: Committed) -> bool:
-        """Whether the part a commit names is there with the bytes that were committed."""
+        """Whether the part a commit names is there with the bytes that were committed.
+
+        Raises:
+            OSError: its store cannot say; that is no reason to do the shard again.
+        """
         digest = hashlib.sha256()
         try:
             with storage.open_read(self._path("tags", committed.part)) as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
+        except FileNotFoundError:
+            return False
         except OSError:
+            if storage.is_remote(self.out):
+                raise
             return False
         return digest.hexdigest() == committed.sha256
 

@@ -103,6 +103,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAINING_PACKAGES:
         return f"this needs {error.name}, which the lean installation leaves out: pip install tagger", 2
+    if isinstance(error, OSError) and str(error.filename or "").startswith("s3://"):
+        return f"{error.filename}: {error.strerror}; the same command goes on when that is mended", 1
     return f"internal error: {type(error).__name__}: {error} (run again with --debug and report it)", 70
 
 

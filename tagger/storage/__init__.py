@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from tagger.storage.cache import local_copies
 from tagger.storage.faults import CredentialsFault, NoConditionalWrites, Throttled, TooLarge, reason
 from tagger.storage.local import local_etag, sync_folder
 from tagger.storage.names import is_remote, is_s3, join, local_path, name, parent, scheme
+from tagger.storage.pace import waiting_until
 
 if TYPE_CHECKING:
     from tagger.storage.lease import Lease
@@ -53,6 +55,7 @@ __all__ = [
     "parent",
     "probe",
     "read_bytes",
+    "read_each",
     "read_with_etag",
     "reason",
     "remove",
@@ -60,9 +63,12 @@ __all__ = [
     "scheme",
     "size",
     "sync_folder",
+    "waiting_until",
     "write_bytes",
     "writer",
 ]
+
+REQUESTS_AT_ONCE = 16  # by which many small files of a store are read
 
 
 def _s3() -> ModuleType:
@@ -116,6 +122,15 @@ def read_bytes(reference: str, limit: int | None = None) -> bytes:
         OSError: it cannot be read.
     """
     return read_with_etag(reference, limit)[0] if is_s3(reference) else local.read_bytes(reference, limit)
+
+
+def read_each(references: Sequence[str]) -> Iterator[bytes]:
+    """The whole files, in order; those of a store by several requests at once. Raises as `read_bytes` does."""
+    if not references or not is_s3(references[0]):
+        yield from map(read_bytes, references)
+        return
+    with ThreadPoolExecutor(min(REQUESTS_AT_ONCE, len(references))) as pool:
+        yield from pool.map(read_bytes, references)
 
 
 def read_with_etag(reference: str, limit: int | None = None) -> tuple[bytes, str]:

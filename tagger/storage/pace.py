@@ -8,16 +8,36 @@ many threads wait for its end. Pauses are random within their bounds, so that ma
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from tagger.storage.faults import Throttled
 
 T = TypeVar("T")
+
+_stops: list[threading.Event] = []
+
+
+@contextlib.contextmanager
+def waiting_until(stop: threading.Event) -> Iterator[None]:
+    """While the block lasts, nothing in this process waits for a store any longer once `stop` is set.
+
+    Requests still go out, and what they are answered counts; only who would have to wait or ask again gives up.
+    """
+    _stops.append(stop)
+    try:
+        yield
+    finally:
+        _stops.remove(stop)
+
+
+def _stopped() -> bool:
+    return any(stop.is_set() for stop in _stops)
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,7 @@ class Pace:
                     raise
                 self._failed(turn, error)
                 attempts += not turn.probing
-                if attempts >= self._patience.attempts:
+                if attempts >= self._patience.attempts or _stopped():
                     raise
             except BaseException:
                 self._left()
@@ -107,7 +127,7 @@ class Pace:
                 if now >= self._resume_at and self._busy < (1 if down else max(1, int(self._limit))):
                     self._busy += 1
                     return _Turn(now, down)
-                if self._down_since is not None and now - self._down_since > self._patience.outage:
+                if self._down_since is not None and (now - self._down_since > self._patience.outage or _stopped()):
                     raise self._last
                 self._changed.wait(max(0.001, self._resume_at - now) if now < self._resume_at else None)
 
@@ -156,6 +176,6 @@ class Pace:
         until = self._clock() + seconds
         with self._changed:
             while (left := until - self._clock()) > 0:
-                if self._down_since is not None:  # `_enter` waits for the end of an outage
+                if self._down_since is not None or _stopped():  # `_enter` waits for the end of an outage
                     return
                 self._changed.wait(left)

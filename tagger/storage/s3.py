@@ -134,7 +134,9 @@ def call_once(bucket: str, request: Callable[[Any], T]) -> T:
     try:
         return request(connect().client)
     except (boto.ClientError, boto.BotoCoreError, http.HTTPError) as error:
-        raise fault(error, bucket) from None
+        meaning = fault(error, bucket)
+        meaning.filename = f"s3://{bucket}"
+        raise meaning from None
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -145,8 +147,8 @@ def head(reference: str) -> Found:
     bucket, key = _split_object(reference)
     try:
         answer = call(bucket, lambda client: client.head_object(Bucket=bucket, Key=key))
-    except PermissionError as error:
-        if isinstance(error, CredentialsFault):
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPROTO) or isinstance(error, CredentialsFault):
             raise
         # An answer to HEAD has no body that could say why: a first byte has, and tells bad credentials apart.
         return get(reference, first=0, length=1)

@@ -124,7 +124,11 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
         IncompleteError: some shard could not be finished; the same call goes on.
         Interrupted: `stop` was set; committed shards are kept.
     """
-    progress = progress or Progress()
+    with storage.waiting_until(stop):
+        return _run(options, stop, progress or Progress())
+
+
+def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunReport:
     started = time.monotonic()
     out = options.out or default_out(options.manifest)
     _check(options, out)

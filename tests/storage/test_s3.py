@@ -264,9 +264,10 @@ def test_a_fault_that_stays_is_the_error_of_its_kind(
 
 def test_a_head_that_is_forbidden_says_whether_the_credentials_are_to_blame(bucket: Bucket) -> None:
     uri = bucket.put("a", b"abc")
-    bucket.proxy.plan = lambda request: Fault(status=403, code="ExpiredToken")
-    with pytest.raises(storage.CredentialsFault):
-        storage.etag(uri)
+    for status in (400, 403):
+        bucket.proxy.plan = lambda request, status=status: Fault(status=status, code="ExpiredToken")
+        with pytest.raises(storage.CredentialsFault, match="ExpiredToken"):
+            storage.etag(uri)
     bucket.proxy.plan = lambda request: Fault(status=403, code="AccessDenied")
     with pytest.raises(PermissionError) as caught:
         storage.etag(uri)

@@ -243,20 +243,22 @@ def test_credentials_that_expire_on_the_way_fail_shards_and_no_row(remote: Remot
     expired = threading.Event()
 
     def plan(request: Request) -> Fault | None:
-        if request.path.endswith("/12.png"):
+        if expired.is_set():
+            return Fault(status=400, code="ExpiredToken")
+        if request.method == "PUT" and request.path.endswith("_commits/00000001.json"):
             expired.set()
-        return Fault(status=400, code="ExpiredToken") if expired.is_set() else None
+        return None
 
     remote.bucket.proxy.plan = plan
     with pytest.raises(IncompleteError, match=r"does not accept the credentials \(ExpiredToken\)"):
         remote.run(workers=2)
-    assert 0 < remote.commits() < 8
-    assert remote.statuses() == [None] * 5 * remote.commits()
+    assert remote.commits() == 2
+    assert remote.statuses() == [None] * 10
     remote.bucket.proxy.plan = lambda request: None
     before = inferred.photos
     remote.run()
     assert remote.statuses() == [None] * 40
-    assert inferred.photos - before < 40
+    assert inferred.photos - before == 30
 
 
 def test_an_out_that_may_not_be_written_is_exit_2(remote: RemoteShop) -> None:
@@ -297,6 +299,43 @@ def test_a_bundle_with_weights_is_copied_checked_and_refused_where_it_is_damaged
         path.unlink()
     with pytest.raises(UsageError, match=r"cannot be had: model.safetensors has the checksum"):
         remote.run(bundle=uri)
+
+
+def test_a_store_that_cannot_answer_is_no_reason_to_do_a_shard_again(
+    remote: RemoteShop, inferred: Inferred, no_pauses: None
+) -> None:
+    remote.shop.stock(10)
+    remote.upload()
+    remote.run()
+    remote.bucket.client.delete_object(Bucket=remote.bucket.name, Key="out/_SUCCESS")
+    remote.bucket.proxy.plan = of_photo("part-00000001.parquet", Fault(status=503, code="SlowDown"))
+    with pytest.raises(IncompleteError, match="503 SlowDown"):
+        remote.run()
+    assert remote.commits() == 2
+    remote.bucket.proxy.plan = lambda request: None
+    inferred.clear()
+    remote.run()
+    assert inferred.photos == 0
+
+
+def test_a_command_that_a_store_refuses_says_so_in_one_sentence(
+    remote: RemoteShop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from tagger.cli.main import main
+
+    remote.shop.stock(1)
+    remote.upload()
+    remote.run()
+    remote.bucket.proxy.plan = of_photo("_SUCCESS", Fault(status=403, code="AccessDenied"))
+    monkeypatch.setattr(sys, "argv", ["tagger", "status", remote.out])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"tagger: {remote.bucket.uri}: the store answers 403")
+    assert len(said.splitlines()) == 1
 
 
 # -- kills and other runs ------------------------------------------------------------------------------------------
