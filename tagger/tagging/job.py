@@ -83,13 +83,14 @@ def look(
     fetch: Fetcher,
     probe: Prober,
     previous: PreviousRun | None,
-    decoder: Decoder = decode,
+    decoder: Decoder | None = None,
 ) -> Outcome:
     """Fetch and decode one photo, or find what a previous run says of the same bytes. Never raises.
 
     Args:
         uri: the photo's full place.
         text: what the manifest writes for it.
+        decoder: None: `decode`, here.
     """
     try:
         if not uri:
@@ -104,7 +105,7 @@ def look(
             known = previous.find_sha256(sha256)
             if known is not None:
                 return known._replace(etag=fetched.etag)
-        decoded = decoder(fetched.data, job.input_spec.size)
+        decoded = (decoder or decode)(fetched.data, job.input_spec.size)
         facts = PhotoFacts(sha256, len(fetched.data), fetched.etag, decoded.width, decoded.height)
         return Seen(facts, decoded.pixels)
     except (ImageError, TaggerError) as error:
