@@ -96,7 +96,7 @@ def look(
     probe: Prober,
     previous: PreviousRun | None,
     decoding: AbstractContextManager[object],
-    decoder: Decoder = decode,
+    decoder: Decoder | None = None,
 ) -> Outcome:
     """Fetch and decode one photo, or find what a previous run says of the same bytes. Never raises.
 
@@ -104,6 +104,7 @@ def look(
         uri: the photo's full place.
         text: what the manifest writes for it.
         decoding: entered for the decoding: many threads may wait for photos, but few may hold one's pixels.
+        decoder: None: `decode`, here.
     """
     try:
         if not uri:
@@ -119,7 +120,7 @@ def look(
             if known is not None:
                 return known._replace(etag=fetched.etag)
         with decoding:
-            decoded = decoder(fetched.data, job.input_spec.size)
+            decoded = (decoder or decode)(fetched.data, job.input_spec.size)
         facts = PhotoFacts(sha256, len(fetched.data), fetched.etag, decoded.width, decoded.height)
         return Seen(facts, decoded.pixels)
     except (ImageError, TaggerError) as error:

@@ -37,7 +37,6 @@ from tagger.model.engine import EngineSpec
 from tagger.products import combine_products
 from tagger.records import Committed, Shard, ShardFailure
 from tagger.results import ResultStore, RunInfo, RunKey
-from tagger.source.decode import decode
 from tagger.source.fetch import Fetched, PhotoSource
 from tagger.source.manifest import Manifest, ManifestScan, plan_shards, scan_manifest
 from tagger.source.tables import EXTENSIONS
@@ -235,9 +234,10 @@ class _Photos:
 
 
 @contextlib.contextmanager
-def _decoder(options: RunOptions) -> Iterator[Decoder]:
+def _decoder(options: RunOptions) -> Iterator[Decoder | None]:
+    """What decodes the photos; None: the threads that read them."""
     if not options.isolate:
-        yield decode
+        yield None
         return
     from tagger.source.isolate import DecoderProcesses
 
