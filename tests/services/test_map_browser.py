@@ -35,12 +35,14 @@ const pick = (id, value) => {
 const click = (x, y) => { send("pointerdown", x, y); send("pointerup", x, y); };
 const low = [0, 1].map(i => Math.min(...XY.map(p => p[i]))), high = [0, 1].map(i => Math.max(...XY.map(p => p[i])));
 const at = i => [(XY[i][0] - (low[0] + high[0]) / 2) * k + w / 2, (XY[i][1] - (low[1] + high[1]) / 2) * k + h / 2];
-const painted = () => new Promise(done => page.defaultView.requestAnimationFrame(() => page.defaultView.requestAnimationFrame(() => {
+const next_frame = () => new Promise(done => page.defaultView.requestAnimationFrame(done));
+const painted = async () => {
+  await next_frame(); await next_frame();
   const { data } = map.getContext("2d").getImageData(0, 0, map.width, map.height);
   let sum = 0;
   for (let i = 0; i < data.length; i += 4) sum += data[i + 3] ? 1 : 0;
-  done(sum);
-})));
+  return sum;
+};
 const tip = () => page.getElementById("tip").hidden ? "" : text("#tip b");
 async function use() {
   while (!frame.contentDocument?.querySelector("#map[data-ready]")) await new Promise(done => setTimeout(done, 50));
@@ -115,7 +117,7 @@ def use(folder: Path, page: str, driver: str) -> dict[str, Any]:
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
