@@ -250,7 +250,8 @@ def load_autoencoder(path: str, schema: Schema) -> Autoencoder:
 
 def _restored(tensors: dict[str, torch.Tensor], prefix: str) -> nn.Sequential:
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    weights = [tensor for name, tensor in state.items() if name.endswith("weight")]
+    depths = sorted(int(name.removesuffix(".weight")) for name in state if name.endswith(".weight"))
+    weights = [state[f"{depth}.weight"] for depth in depths]
     net = _net([weights[0].shape[1], *(weight.shape[0] for weight in weights)])
     net.load_state_dict(state)
     return net

@@ -195,9 +195,12 @@ class Painter {
       const key = column + ":" + row, before = taken.get(key);
       if (!before || off < before.off) taken.set(key, { item, x, y, off });
     }
-    const side = PHOTO_CELL - 12;
+    const side = PHOTO_CELL - 12, placed = [];
     for (const { item, x, y } of taken.values()) {
+      if (placed.some(other => Math.abs(other.x - x) < side && Math.abs(other.y - y) < side)) continue;
+      placed.push({ x, y });
       const bitmap = this.bitmap(item);
+      if (!bitmap) continue;
       context.beginPath();
       context.roundRect(x - side / 2, y - side / 2, side, side, 7);
       context.fillStyle = "#ffffff";
@@ -207,7 +210,7 @@ class Painter {
       context.restore();
       context.save();
       context.clip();
-      if (bitmap) context.drawImage(bitmap, x - side / 2, y - side / 2, side, side);
+      context.drawImage(bitmap, x - side / 2, y - side / 2, side, side);
       context.restore();
       context.strokeStyle = this.colours()(item); context.lineWidth = 1.5;
       context.stroke();

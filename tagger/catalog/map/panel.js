@@ -105,7 +105,7 @@ class Panel {
       list.append(tagRow(attribute.label, first.label, percent));
       if (first.p >= SURE) sure.push(first.label);
       else if (first.p >= LIKELY) likely.push(first.label);
-      else open.push(second.p >= MENTIONED ? `${first.label} or ${second.label}` : `${attribute.label} of any kind`);
+      else open.push(second.p >= MENTIONED ? `${first.label} or ${second.label}` : `any ${attribute.label.toLowerCase()}`);
     });
     const sentence = [sure.join(", "), likely.length ? "probably " + likely.join(", ") : "", open.length ? "perhaps " + open.join("; ") : ""];
     this.element.replaceChildren(

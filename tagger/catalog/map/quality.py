@@ -42,11 +42,11 @@ def trustworthiness(
         xy: (n, 2).
         neighbours: below n / 2.
     """
-    n = len(features)
+    n, exact = len(features), features.astype(np.float64)
     chosen = np.random.default_rng(seed).permutation(n)[:sample]
     penalty = 0.0
     for block in np.array_split(chosen, max(1, len(chosen) // 100)):
-        true_rank = _ranks(features, block)
+        true_rank = _ranks(exact, block)
         own = np.arange(len(block))[:, None]
         distances = _squared_distances(xy.astype(np.float64), block)
         distances[own[:, 0], block] = np.inf
@@ -55,7 +55,7 @@ def trustworthiness(
     return 1.0 - penalty * 2.0 / (len(chosen) * neighbours * (2 * n - 3 * neighbours - 1))
 
 
-def _ranks(features: Floats, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _ranks(features: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The rank of every point by its distance from each of `rows`, (rows, n): 0 for the row itself, 1 for the next."""
     distances = _squared_distances(features, rows)
     distances[np.arange(len(rows)), rows] = -1.0
@@ -65,11 +65,9 @@ def _ranks(features: Floats, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
     return ranks
 
 
-def _squared_distances(
-    points: npt.NDArray[np.floating[Any]], rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.floating[Any]]:
+def _squared_distances(points: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     squares = (points**2).sum(axis=1)
-    distances: npt.NDArray[np.floating[Any]] = squares[rows, None] - 2.0 * points[rows] @ points.T + squares[None, :]
+    distances: npt.NDArray[np.float64] = squares[rows, None] - 2.0 * points[rows] @ points.T + squares[None, :]
     return distances
 
 
