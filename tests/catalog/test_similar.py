@@ -230,7 +230,7 @@ def test_the_command_says_what_is_similar_and_why(out: Path) -> None:
     done = command("similar", out, out.parent / "10.png", "-k", "3")
     lines = done.stdout.splitlines()
     assert len(lines) == 3
-    assert all(re.match(r"\d\. item \d+  \d\.\d\d  (same|differs|no tag)", line) for line in lines), lines
+    assert all(re.match(r"\d\. (a copy of )?item \d+  \d\.\d\d  (same|differs|no tag)", line) for line in lines), lines
     assert done.stderr == ""
 
 
