@@ -53,9 +53,10 @@ class ExactSearch:
     def __len__(self) -> int:
         return len(self._matrices[0])
 
-    def scores(self, query: Sequence[Floats], rows: Rows | slice) -> npt.NDArray[np.float64]:
-        """Whole scores of some rows against one query, which is a vector for each matrix."""
-        total = sum(w * (m[rows] @ q) for w, m, q in zip(self._weights, self._matrices, query, strict=True))
+    def scores(self, query: Sequence[Floats], rows: Rows) -> npt.NDArray[np.float64]:
+        """Whole scores of some rows, in ascending order, against one query, which is a vector for each matrix."""
+        some = slice(None) if len(rows) == len(self) else rows  # all of them need not be copied
+        total = sum(w * (m[some] @ q) for w, m, q in zip(self._weights, self._matrices, query, strict=True))
         return np.asarray(total, np.float64).round(DECIMALS)
 
     def nearest(
