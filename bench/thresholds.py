@@ -24,8 +24,8 @@ from tagger.model.confidence import DEFAULT_TARGET, see
 from tagger.model.descriptor import fit_describer
 from tagger.training import calibrate
 from tagger.training.data import LabelledPhotos
-from tagger.training.evaluate import judge
 from tagger.training.sources import source_names
+from tagger.training.verdicts import judge
 
 Counts = npt.NDArray[np.int64]  # labels, of them accepted; accepted tags, of them right
 LEAST_TAGS = 100  # of a cell whose precision is shown

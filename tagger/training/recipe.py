@@ -28,18 +28,15 @@ from tagger.schema import load_schema
 from tagger.source.fetch import PhotoSource, mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
 from tagger.training.data import LabelledPhotos, PhotoPack, pack_photos, read_labels, value_counts
-from tagger.training.evaluate import PhotoScores, measure
+from tagger.training.evaluate import measure
 from tagger.training.leaks import fingerprint, without_test_photos
+from tagger.training.scores import PhotoScores, ScoreFunction
 from tagger.training.sources import choose_rows, source_names
 from tagger.training.train import Stage, TrainConfig, fit, provenance
 
 PACK_SIZE = 256  # pixels; photos are decoded once at this size
 NAMED = 10  # photos that are named in a line about many
 MODEL_CARD = "MODEL_CARD.md"
-
-ScoreFunction = Callable[[str, LabelledPhotos, str], PhotoScores]
-"""(bundle folder, photos, folder to work in) → what a run says of the photos; with embeddings where the bundle makes no
-descriptors yet."""
 
 
 @dataclass(frozen=True)
