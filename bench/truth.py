@@ -142,9 +142,11 @@ def calibration_lines(data: dict[str, Any]) -> Iterator[Line]:
             if found and found["n"] >= ECE_TAGS:
                 what, excess = f"{source} {name}: ECE less that of redraws, n {found['n']}", found["ece_excess"]
                 yield Line(what, ECE, excess, None, None, excess <= ECE)
+                what, gap = f"{source} {name}: mean confidence less accuracy", found["gap"]
+                yield Line(what, GAP, gap, None, None, abs(gap) <= GAP)
         gap = figures["calibration"]["gap"]
         met = gap is not None and abs(gap) <= GAP
-        yield Line(f"{source}: mean confidence less accuracy", GAP, gap, None, None, met)
+        yield Line(f"{source}: mean confidence less accuracy, all tags", GAP, gap, None, None, met)
 
 
 def unnamed_lines(data: dict[str, Any]) -> Iterator[Line]:

@@ -43,7 +43,7 @@ def test_every_point_has_its_lines_and_what_is_not_met_is_an_error(
     assert (mean["bar"], mean["met"]) == (0.84, False)
     assert lines["cc0 bottom_style: right"]["met"] is None
     assert "accepted share of labelled applicable tags" in lines
-    assert "cc0: mean confidence less accuracy" in lines
+    assert "cc0: mean confidence less accuracy, all tags" in lines
     copied = rows_of(tmp_path / "out" / "labels" / "cc0" / "labels.csv")
     assert [row["occasion"] for row in copied[:3]] == [rows[0]["occasion"], "", rows[2]["occasion"]]
     assert "| cc0 category: right | 0.780 |" in said.getvalue()
