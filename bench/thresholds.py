@@ -24,8 +24,8 @@ from tagger.model.confidence import DEFAULT_TARGET, see
 from tagger.model.descriptor import fit_describer
 from tagger.training import calibrate
 from tagger.training.data import LabelledPhotos
-from tagger.training.evaluate import judge
 from tagger.training.sources import source_names
+from tagger.training.verdicts import judge
 
 Counts = npt.NDArray[np.int64]  # labels, of them accepted; accepted tags, of them right
 LEAST_TAGS = 100  # of a cell whose precision is shown
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="results of bench/gate.py")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--start-by", type=int, nargs="+", default=[60, 120, 180])
     arguments = parser.parse_args()
     photos, table = labelled(arguments.labels, arguments.bundle, arguments.out)
     val = np.array([split == "val" for split in photos.splits])
@@ -83,7 +84,7 @@ def main() -> None:
     descriptors = fit_describer(embeddings).describe(embeddings)
     print("| thresholds | source | accepted | precision | cells below .90 |\n|---|---|---|---|---|")
     for gated in (False, True):
-        for start_by in (60, 120, 180):
+        for start_by in arguments.start_by:
             calibrate.START_BY = start_by
             cells: dict[tuple[str, str], Counts] = defaultdict(lambda: np.zeros(4, np.int64))
             for repeat in range(arguments.repeats):

@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tagger.cli.evaluate import score_photos
+from tagger.model.bundle import default_bundle
+from tagger.training.examine import Examination, evaluate_bundle
 
 RIGHT = {
     "cc0": {
@@ -80,14 +82,10 @@ def prepared(labels: Path, folder: Path) -> Path:
     return copy
 
 
-def report(labels: list[Path], splits: list[str], bundle: str | None, folder: Path) -> dict[str, Any]:
+def report(labels: list[Path], splits: tuple[str, ...], bundle: str, folder: Path) -> dict[str, Any]:
     """report.json of `tagger evaluate`; photos that an earlier call in `folder` scored are not inferred again."""
-    command = [sys.executable, "-m", "tagger", "evaluate", *map(str, labels), "--out", str(folder), "--json"]
-    command += [word for split in splits for word in ("--split", split)]
-    ended = subprocess.run([*command, *(["--bundle", bundle] if bundle else [])], stdout=subprocess.PIPE, text=True)
-    if ended.returncode != 0:
-        raise SystemExit(f"tagger evaluate: exit {ended.returncode}")
-    data: dict[str, Any] = json.loads(ended.stdout)
+    examination = Examination(tuple(map(str, labels)), bundle, str(folder), splits)
+    data, _ = evaluate_bundle(examination, score_photos)
     return data
 
 
@@ -144,9 +142,11 @@ def calibration_lines(data: dict[str, Any]) -> Iterator[Line]:
             if found and found["n"] >= ECE_TAGS:
                 what, excess = f"{source} {name}: ECE less that of redraws, n {found['n']}", found["ece_excess"]
                 yield Line(what, ECE, excess, None, None, excess <= ECE)
+                what, gap = f"{source} {name}: mean confidence less accuracy", found["gap"]
+                yield Line(what, GAP, gap, None, None, abs(gap) <= GAP)
         gap = figures["calibration"]["gap"]
         met = gap is not None and abs(gap) <= GAP
-        yield Line(f"{source}: mean confidence less accuracy", GAP, gap, None, None, met)
+        yield Line(f"{source}: mean confidence less accuracy, all tags", GAP, gap, None, None, met)
 
 
 def unnamed_lines(data: dict[str, Any]) -> Iterator[Line]:
@@ -187,15 +187,15 @@ def render(lines: list[Line]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("labels", type=Path, nargs="+", metavar="LABELS")
-    parser.add_argument("--bundle", help="default: the one inside the package")
+    parser.add_argument("--bundle", default=default_bundle(), help="default: the one inside the package")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep scores and reports; default: a temporary one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tagger-truth-") as temporary:
         folder = arguments.out or Path(temporary)
         labels = [prepared(file, folder / "labels") for file in arguments.labels]
-        both = report(labels, ["val", "test"], arguments.bundle, folder / "report")
-        test = report(labels, ["test"], arguments.bundle, folder / "report")
+        both = report(labels, ("val", "test"), arguments.bundle, folder / "report")
+        test = report(labels, ("test",), arguments.bundle, folder / "report")
     lines = [*right_lines(test), *accepted_lines(test), *calibration_lines(test), *unnamed_lines(both)]
     lines += gate_lines(test)
     print(f"bundle {test['bundle']['bundle_id']}, calibration {test['bundle']['calibration_id']}, ", end="")

@@ -11,7 +11,8 @@ from review.small import CALIBRATION, SCHEMA, Chances, ledger, logits, run_info,
 
 from tagger.final import FinalTag, Subject, final_tags, ledger_folder, stored_doubts, verdict_of
 from tagger.ledger import Decision, Ledger
-from tagger.model.confidence import DECISIONS, REASONS, Calibration, decide
+from tagger.model.confidence import DECISIONS, REASONS, Calibration, decide, see
+from tagger.model.gate import Gate
 from tagger.results import ResultStore
 from tagger.schema import load_schema
 
@@ -46,6 +47,30 @@ def test_without_a_decision_final_tags_are_exactly_the_models() -> None:
                 assert np.float32(tag.confidence) == model.confidence[i]
             assert tag.reasons == ((REASONS[model.reason[i]],) if model.reason[i] else ())
             assert not tag.human
+
+
+def test_kinds_that_the_model_reviews_are_reviewed_in_final_tags_too() -> None:
+    schema = load_schema("apparel")
+    gate = Gate(
+        kinds=("flat", "shop"),
+        points=np.zeros((1, 3), np.float16),
+        weights=np.array([[-1, 1], [0, 0], [0, 0], [0, 0]], np.float32),
+        limit=100.0,
+        unchecked={"0.95": {"shop": ("closure", "length"), "flat": ("gender",)}},
+    )
+    calibration = Calibration(thresholds={"0.95": {a.name: 0.2 for a in schema.attributes}}, gate=gate)
+    generator = np.random.default_rng(1)
+    scores = (generator.normal(size=(200, schema.n_scores)) * 3).astype(np.float32)
+    sight = see(generator.normal(size=(200, 3)).astype(np.float32), calibration)
+    by_model = decide(scores, schema, calibration, "0.95", sight)
+    subjects = [Subject(str(i), (str(i),)) for i in range(len(scores))]
+    found = final_tags(scores, subjects, run_info(calibration, schema), Ledger(()), sight)
+    for name, model in by_model.items():
+        assert [tags[name].decision for tags in found] == [DECISIONS[i] for i in model.decision]
+        assert [tags[name].reasons for tags in found] == [(REASONS[i],) if i else () for i in model.reason]
+    reviewed = [final["gender"].reasons == ("no_threshold",) for final in found]
+    assert sight is not None
+    assert reviewed == (sight.kind == 0).tolist()
 
 
 def test_a_human_value_is_accepted_and_keeps_the_models_probability_of_it() -> None:

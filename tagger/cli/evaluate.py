@@ -16,7 +16,7 @@ from tagger.cli.run import ProgressBar
 
 if TYPE_CHECKING:
     from tagger.training.data import LabelledPhotos
-    from tagger.training.evaluate import PhotoScores
+    from tagger.training.scores import PhotoScores
 
 groups = click.option(
     "--group",
@@ -129,7 +129,7 @@ def score_photos(bundle: str, photos: LabelledPhotos, work: str) -> PhotoScores:
     from tagger.errors import RunKeyError
     from tagger.model.bundle import DESCRIPTOR, load_bundle
     from tagger.tagging.run import Progress, RunOptions, run_tagging, stop_on_signals
-    from tagger.training.evaluate import read_scores, write_split_manifest
+    from tagger.training.scores import read_scores, write_split_manifest
 
     loaded = load_bundle(bundle)
     text = "\n".join((loaded.calibration_id, *photos.item_ids, *photos.uris))

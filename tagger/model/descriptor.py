@@ -35,10 +35,12 @@ class Describer:
 
     def describe(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Descriptors, (photos, n + 1), of embeddings (photos, features)."""
-        lengths = np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        centred = embeddings / lengths - self.mean
-        places = centred @ self.components
-        left = (centred**2).sum(axis=1) - (places**2).sum(axis=1)
+        lengths = np.sqrt(np.einsum("pf,pf->p", embeddings, embeddings))[:, None]
+        lengths = np.maximum(lengths, np.finfo(np.float32).tiny)
+        # One pass over the embeddings: |e − m|² = 1 − 2 e·m + |m|², e being of length 1.
+        products = embeddings @ np.column_stack([self.components, self.mean]) / lengths
+        places = products[:, :-1] - self.mean @ self.components
+        left = 1.0 - 2.0 * products[:, -1] + self.mean @ self.mean - (places**2).sum(axis=1)
         described: npt.NDArray[np.float32] = np.column_stack([places, np.sqrt(np.maximum(left, 0.0))])
         return described.astype(np.float32)
 

@@ -55,6 +55,14 @@ class Gate:
         by_kind = self.unchecked.get(target, {})
         return np.array([i for i, kind in enumerate(self.kinds) if attribute in by_kind.get(kind, ())], np.int64)
 
+    def unchecked_kinds(self, target: str) -> dict[str, list[str]]:
+        """attribute → kinds on which it was never validated at a target."""
+        found: dict[str, list[str]] = {}
+        for kind, attributes in self.unchecked.get(target, {}).items():
+            for attribute in attributes:
+                found.setdefault(attribute, []).append(kind)
+        return found
+
     def faults(self) -> list[str]:
         """What would end in wrong decisions rather than in an error."""
         length = self.points.shape[-1]

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tagger import storage
-from tagger.errors import UsageError
-from tagger.model.confidence import ACCEPTED, DECISIONS, NOT_APPLICABLE, Calibration, decide, see
+from tagger.model.confidence import DECISIONS, Calibration, see
 from tagger.model.gate import Sight
-from tagger.results import DESCRIPTOR_COLUMN, ResultStore, list_matrix
-from tagger.schema import Attribute
-from tagger.training.calibrate import fit_calibration, truly_excluded
+from tagger.training.calibrate import fit_calibration
 from tagger.training.data import LabelledPhotos
 from tagger.training.measures import (
     auroc,
@@ -32,127 +26,14 @@ from tagger.training.measures import (
     risk_coverage,
     share_interval,
 )
+from tagger.training.scores import PhotoScores
 from tagger.training.sources import source_names
+from tagger.training.verdicts import Verdicts, judge
 
 MISTAKES = 8  # shown of every attribute
 MIN_CELL = 20  # rows, below which a curve says nothing
 
 Figures = dict[str, Any]
-
-
-# ------------------------------------------------------------------------------------------- from and to the run
-
-
-def write_split_manifest(photos: LabelledPhotos, path: str) -> None:
-    """A manifest of `photos`, row by row, for `tagger run`; it may lie anywhere, so its paths are absolute."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["item_id", "image_uri"])
-    for item_id, uri in zip(photos.item_ids, photos.uris, strict=True):
-        writer.writerow([item_id, os.path.abspath(uri) if uri and "://" not in uri else uri])
-    storage.write_bytes(path, text.getvalue().encode())
-
-
-class PhotoScores(NamedTuple):
-    """What a run says of labelled photos."""
-
-    logits: npt.NDArray[np.float32]  # (photos, n_scores), uncalibrated; zeros where not ok
-    ok: npt.NDArray[np.bool_]  # (photos,)
-    descriptors: npt.NDArray[np.float32] | None = None  # (photos, length); None: the bundle makes none
-    embeddings: npt.NDArray[np.float32] | None = None  # (photos, features); None: the run did not store them
-
-    def select(self, keep: npt.NDArray[np.bool_]) -> PhotoScores:
-        """The photos that `keep` marks."""
-        return PhotoScores(*(None if array is None else array[keep] for array in self))  # type: ignore[arg-type]
-
-
-def read_scores(out: str, photos: LabelledPhotos) -> PhotoScores:
-    """Scores of a run over `write_split_manifest(photos)`.
-
-    Raises:
-        UsageError: OUT does not hold these rows.
-    """
-    store = ResultStore(out)
-    info = store.require_run()
-    lists = ["scores", *([DESCRIPTOR_COLUMN] * info.descriptors), *(["embedding"] * info.key.embeddings)]
-    ids: list[str] = []
-    found: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in lists}
-    ok: list[npt.NDArray[np.bool_]] = []
-    for part in store.parts(["item_id", *lists]):
-        ids.extend(part.column("item_id").to_pylist())
-        ok.append(np.asarray(part.column("scores").is_valid(), dtype=bool))
-        for name in lists:
-            found[name].append(list_matrix(part.column(name)))
-    if tuple(ids) != photos.item_ids:
-        raise UsageError(f"{out} was not made from these labels; choose another --out")
-    rows = np.concatenate(ok) if ok else np.zeros(0, dtype=bool)
-    spread = {name: _spread(matrices, rows) for name, matrices in found.items()}
-    if spread["scores"].shape[1] == 0:
-        spread["scores"] = np.zeros((len(photos), photos.schema.n_scores), np.float32)
-    return PhotoScores(spread["scores"], rows, spread.get(DESCRIPTOR_COLUMN), spread.get("embedding"))
-
-
-def _spread(matrices: Sequence[npt.NDArray[np.float32]], ok: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Rows of the ok photos at their places among all, (photos, length)."""
-    there = [matrix for matrix in matrices if len(matrix)]
-    result = np.zeros((len(ok), there[0].shape[1] if there else 0), np.float32)
-    if there:
-        result[ok] = np.concatenate(there)
-    return result
-
-
-# ------------------------------------------------------------------------------------------------------- verdicts
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """One attribute's tags against the labels, photo by photo; arrays are (photos,) where nothing else is said."""
-
-    attribute: Attribute
-    known: npt.NDArray[np.bool_]  # labelled, with one value or several
-    single: npt.NDArray[np.bool_]  # labelled with one value
-    truth: npt.NDArray[np.int64]  # the (first) value of the label; means nothing where not `known`
-    excluded: npt.NDArray[np.bool_]  # the true category leaves no room for the attribute
-    best: npt.NDArray[np.int64]  # predicted value
-    confidence: npt.NDArray[np.float64]
-    decision: npt.NDArray[np.int8]  # index into DECISIONS
-    emitted: npt.NDArray[np.bool_]  # the row has a tag: the attribute is applicable by the model
-    right: npt.NDArray[np.bool_]  # it has one, and the label allows it
-    accepted: npt.NDArray[np.bool_]
-    allowed: npt.NDArray[np.bool_]  # (photos, values): the values each label allows
-
-
-def judge(
-    logits: npt.NDArray[np.float32],
-    photos: LabelledPhotos,
-    calibration: Calibration,
-    target: str,
-    sight: Sight | None = None,
-) -> list[Verdicts]:
-    """Every attribute's tags against the labels, in the schema's order."""
-    decided = decide(logits, photos.schema, calibration, target, sight)
-    verdicts = []
-    for attribute in photos.schema.attributes:
-        tags = decided[attribute.name]
-        allowed = photos.allowed[:, photos.schema.slices[attribute.name]]
-        emitted = tags.decision != NOT_APPLICABLE
-        verdicts.append(
-            Verdicts(
-                attribute=attribute,
-                known=np.asarray(allowed.any(axis=1)),
-                single=np.asarray(allowed.sum(axis=1) == 1),
-                truth=allowed.argmax(axis=1),
-                excluded=truly_excluded(photos, attribute),
-                best=tags.best,
-                confidence=tags.confidence.astype(np.float64),
-                decision=tags.decision,
-                emitted=emitted,
-                right=emitted & allowed[np.arange(len(allowed)), tags.best],
-                accepted=tags.decision == ACCEPTED,
-                allowed=allowed,
-            )
-        )
-    return verdicts
 
 
 def measure(

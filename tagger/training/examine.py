@@ -12,8 +12,8 @@ from tagger.source.decode import decode
 from tagger.source.fetch import PhotoSource, mask_uri
 from tagger.training.data import LabelledPhotos, read_labels
 from tagger.training.evaluate import Figures, evaluate
-from tagger.training.recipe import ScoreFunction
 from tagger.training.report import ReportHead, markdown, write_report
+from tagger.training.scores import ScoreFunction
 from tagger.training.sources import choose_rows
 
 FAILURES_EXPLAINED = 20
@@ -72,6 +72,7 @@ def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Fig
         vetoed=bundle.calibration.vetoed.get(target, {}),
         failed=int((~ok).sum()),
         failures=failures,
+        unchecked=bundle.calibration.gate.unchecked_kinds(target) if bundle.calibration.gate is not None else {},
     )
     data = write_report(head, evaluation, photos, PhotoSource(), examination.out)
     return data, markdown(data, bundle.schema)

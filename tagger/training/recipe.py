@@ -31,19 +31,16 @@ from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_cal
 from tagger.training.corrections import drawn_with_labels
 from tagger.training.data import LabelledPhotos, PhotoPack, read_labels
 from tagger.training.data_report import write_data_report
-from tagger.training.evaluate import PhotoScores, measure
+from tagger.training.evaluate import measure
 from tagger.training.label_errors import FILE_NAME, attribute_counts, doubt_labels, embed, write_label_errors
 from tagger.training.pooling import with_pooling
 from tagger.training.prepare import Preparation, Prepared, listed, prepare, summary_lines
+from tagger.training.scores import PhotoScores, ScoreFunction
 from tagger.training.sources import choose_rows, source_names
 from tagger.training.train import FILES, Stage, TrainConfig, fit, load_weights, provenance
 
 MODEL_CARD = "MODEL_CARD.md"
 CLAIM = "training.json"  # in the work folder: whose checkpoints they are
-
-ScoreFunction = Callable[[str, LabelledPhotos, str], PhotoScores]
-"""(bundle folder, photos, folder to work in) → what a run says of the photos; with embeddings where the bundle makes no
-descriptors yet."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
@@ -47,6 +47,8 @@ class ReportHead:
     vetoed: Mapping[str, tuple[str, ...]]  # attribute → values that are always reviewed
     failed: int  # photos that could not be read and are left out
     failures: tuple[Mapping[str, str], ...]  # item_id, image_uri and error of the first of them
+    unchecked: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # ^ attribute → kinds of photos on which it was never validated and is always reviewed
 
 
 def write_report(
@@ -81,6 +83,7 @@ def report_data(head: ReportHead, evaluation: Evaluation, photos: LabelledPhotos
         "failures": [dict(failure) for failure in head.failures],
         "thresholds": dict(head.thresholds),
         "vetoed": {name: list(values) for name, values in head.vetoed.items()},
+        "unchecked": {name: list(kinds) for name, kinds in head.unchecked.items()},
         **as_data(evaluation, photos),
     }
 
@@ -143,6 +146,8 @@ def markdown(data: Figures, schema: Schema) -> str:
     always = [name for name, threshold in data["thresholds"].items() if threshold is None]
     if always:
         lines += ["", f"Always reviewed at this target: {', '.join(always)}."]
+    for name, kinds in data["unchecked"].items():
+        lines += ["", f"{name} is reviewed on photos like those of {', '.join(map(_plain, kinds))}."]
     return "\n".join(lines) + "\n"
 
 

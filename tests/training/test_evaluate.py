@@ -16,9 +16,11 @@ from fakes import DictFetcher, draw_photo, tag
 from tagger.errors import UsageError
 from tagger.model.confidence import Calibration
 from tagger.schema import Schema
+from tagger.training.calibrate import fit_calibration
 from tagger.training.data import LabelledPhotos
-from tagger.training.evaluate import Evaluation, evaluate, measure, read_scores, write_split_manifest
+from tagger.training.evaluate import Evaluation, evaluate, measure
 from tagger.training.report import ReportHead, markdown, report_data, write_report
+from tagger.training.scores import read_scores, write_split_manifest
 from tagger.training.sources import choose_rows, source_names
 
 THRESHOLDS = Calibration(thresholds={"0.95": {"kind": 0.7, "sleeve": 0.6, "tone": 0.8}})
@@ -172,6 +174,40 @@ def test_thresholds_of_one_source_are_tested_on_the_other(label: Callable, say: 
     assert table[1]["pooled"]["accepted"] == 0.0
 
 
+def test_unfamiliar_photos_and_kinds_of_every_source_are_counted(
+    label: Callable, say: Callable, tmp_path: Path
+) -> None:
+    """Two shops that lie apart; every tenth photo of the second one is like nothing that the gate knows."""
+    generator = np.random.default_rng(0)
+    n = 400
+    descriptors = np.abs(generator.normal(size=(n, 6))).astype(np.float32)
+    descriptors[:200, 0] += 6
+    photos = label(
+        ["top,short,dark"] * n,
+        groups=[f"{i // 200}-{i % 20}" for i in range(n)],
+        sources=["a/labels.csv"] * 200 + ["b/labels.csv"] * 200,
+    )
+    logits = say([{"top": 0.9, "short": 0.9, "dark": 0.9}] * n)
+    calibration = fit_calibration(logits, photos, targets=("0.95",), descriptors=descriptors).calibration
+    strange = descriptors.copy()
+    strange[200::10, 3] += 40
+    evaluation = evaluate(logits, photos, calibration, "0.95", descriptors=strange)
+    gates = {name: figures["gate"] for name, figures in evaluation.sources.items()}
+    assert gates["a"]["kinds"] == {"a": 1.0, "b": 0.0}
+    assert gates["b"]["kinds"]["b"] > 0.8
+    assert gates["a"]["unfamiliar"]["share"] <= 0.02
+    assert 0.10 <= gates["b"]["unfamiliar"]["share"] <= 0.12
+    assert evaluation.sources["b"]["pooled"]["accepted"] == 1 - gates["b"]["unfamiliar"]["share"]
+    fitted_on_a = evaluation.transfer[0]
+    assert fitted_on_a["unfamiliar"] > 0.9
+    assert fitted_on_a["pooled"]["accepted"] < 0.1
+    assert fitted_on_a["open"]["accepted"] == 1.0
+    page = page_of(tmp_path / "report", evaluation, photos, tmp_path)
+    assert "Unlike the photos that the bundle was checked on: 1" in page
+    text = markdown(report_data(HEAD, evaluation, photos), photos.schema)
+    assert "Unlike the photos that the bundle was checked on: 1" in text
+
+
 def test_one_source_alone_has_no_transfer(table: tuple[Any, LabelledPhotos]) -> None:
     assert evaluate(*table, THRESHOLDS, "0.95").transfer == []
 
@@ -250,6 +286,7 @@ HEAD = ReportHead(
     vetoed={"kind": ("shoes",)},
     failed=1,
     failures=({"item_id": "<script>", "image_uri": "a.jpg", "error": "truncated: ends early"},),
+    unchecked={"tone": ("spring & sons",)},
 )
 
 
@@ -278,6 +315,7 @@ def test_markdown_has_a_row_for_every_attribute(table: tuple[Any, LabelledPhotos
     text = markdown(report_data(HEAD, evaluate(*table, THRESHOLDS, "0.95"), table[1]), table[1].schema)
     assert "| kind | 60.0 % | 0.0–100.0 | 50.0 % | 5 | 3 | 80.0 % |" in text
     assert "Always reviewed at this target: sleeve." in text
+    assert "tone is reviewed on photos like those of spring & sons." in text
     widths = {line.count("|") for line in text.split("\n\n")[3].splitlines()}
     assert len(widths) == 1
 
@@ -288,6 +326,7 @@ def test_page_loads_nothing_and_escapes_what_it_shows(table: tuple[Any, Labelled
     assert "autumn &lt;b&gt;" in page
     assert "&lt;script&gt;" in page
     assert "default-src 'none'" in page
+    assert "reviewed on photos like those of spring &amp; sons" in page
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!#|data:image/jpeg)[^"'\s>]""", page)
 
 
