@@ -58,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="keep the figures of this run in the recorded file")
     parser.add_argument("--recorded", type=Path, default=RECORDED, help="file of the recorded figures")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="WxH", help="of the drawn photos")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--items", type=int, help="photos of every size; default: enough of each")
     parser.add_argument("--bundle", help="default: the one inside the package")
@@ -65,8 +66,8 @@ def main() -> None:
     arguments = parser.parse_args()
     options = ["--bundle", arguments.bundle] if arguments.bundle else []
     now: dict[str, Any] = {"ratios": {}}
-    for size, items in SIZES.items():
-        figures = bench(size, arguments.items or items, arguments.repeats, options)
+    for size in arguments.sizes:
+        figures = bench(size, arguments.items or SIZES.get(size, 48), arguments.repeats, options)
         now["machine"], now["bundle_id"] = figures["machine"], figures["bundle_id"]
         now["ratios"][size] = ratios(figures)
     before = json.loads(arguments.recorded.read_text(encoding="utf-8")) if arguments.recorded.exists() else {}

@@ -11,21 +11,24 @@ import click
 from tagger.cli.options import as_json, echo_json, example
 
 
-class Size(click.ParamType):
-    """`WxH` in pixels."""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(value))
-        if match is None or not all(16 <= int(side) <= 8192 for side in match.groups()):
-            self.fail(f"{value}: width x height in pixels, 16 to 8192 each, such as 320x427", param, ctx)
-        return int(match[1]), int(match[2])
+def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    """Width and height in pixels of `WxH`."""
+    match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", value)
+    if match is None or not all(16 <= int(side) <= 8192 for side in match.groups()):
+        raise click.BadParameter(f"{value}: width x height in pixels, 16 to 8192 each, such as 320x427")
+    return int(match[1]), int(match[2])
 
 
 @click.command()
 @click.argument("manifest", required=False)
-@click.option("--size", type=Size(), default="320x427", show_default=True, help="Of the photos drawn without MANIFEST.")
+@click.option(
+    "--size",
+    metavar="WxH",
+    default="320x427",
+    show_default=True,
+    callback=parse_size,
+    help="Pixels of the photos that are drawn where no MANIFEST is given.",
+)
 @click.option("--items", type=click.IntRange(1, 100_000), default=256, show_default=True, help="Photos, at most.")
 @click.option("--repeats", type=click.IntRange(1, 1000), default=5, show_default=True, help="Turns of every stage.")
 @click.option("--bundle", metavar="BUNDLE", help="Model to measure. Default: the one inside the package.")

@@ -36,7 +36,7 @@ from tagger.ledger import Ledger
 from tagger.model.bundle import load_bundle
 from tagger.model.confidence import target_key
 from tagger.model.engine import Engine, EngineSpec, Scores
-from tagger.records import Committed, Item, Shard
+from tagger.records import Committed, Item, Shard, ShardFailure
 from tagger.results import ResultStore
 from tagger.source.decode import decode
 from tagger.source.fetch import PhotoSource
@@ -267,7 +267,8 @@ def _write(sample: _Sample, scores: Scores) -> Turn:
 def _run(sample: _Sample, job: Job) -> Turn:
     """The hot loop over the sample, from its rows to its commit."""
     with tempfile.TemporaryDirectory(prefix="tagger-bench-") as out:
-        store, done = ResultStore(out), []
+        store = ResultStore(out)
+        done: list[Committed | ShardFailure] = []
         sources = Sources(
             partial(look, job=job, fetch=sample.fetch, probe=sample.fetch.probe, previous=None), Ledger([])
         )

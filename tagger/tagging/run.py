@@ -361,7 +361,7 @@ def _job(options: RunOptions, manifest: Manifest, bundle: Bundle, key: RunKey, o
 
 def default_batch_size(device: str) -> int:
     """Photos of one prediction: few on a CPU, whose caches they must fit, many on a GPU, which they must fill."""
-    return 16 if device == "cpu" else 256
+    return 8 if device == "cpu" else 256
 
 
 def device_of(wanted: str) -> str:
