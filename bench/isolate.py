@@ -3,11 +3,13 @@
 python bench/isolate.py                                  the bundle inside the package: what a shop sees
 python bench/isolate.py --bundle dummy                   without a network: the most that it can cost
 python bench/isolate.py --photos 400 --repeats 5
+python bench/isolate.py --decode-only                    processor time of decoding alone: quick
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import statistics
@@ -20,6 +22,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from synthetic import dummy_bundle
+
+from tagger.source.decode import decode
+from tagger.source.isolate import DecoderProcesses
 
 SIZE = (900, 1200)  # of a photo, in pixels
 
@@ -66,12 +71,49 @@ def measure(folder: Path, bundle: str, photos: int, repeats: int) -> dict[str, f
     }
 
 
+def processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def decode_all(data: list[bytes]) -> float:
+    """Processor seconds of decoding everything in a decoder process, its start and its end included."""
+    before = processor_seconds()
+    with contextlib.closing(DecoderProcesses()) as processes:
+        for photo in data:
+            processes(photo, 192)
+    return processor_seconds() - before
+
+
+def measure_decode(folder: Path, photos: int, repeats: int) -> dict[str, float]:
+    """Milliseconds of the processor per photo, which other work on the machine hardly changes; and of one start."""
+    draw(folder, photos)
+    data = [(folder / f"{number}.jpg").read_bytes() for number in range(photos)] * repeats
+    before = processor_seconds()
+    for photo in data:
+        decode(photo, 192)
+    plain = processor_seconds() - before
+    start = decode_all(data[:1]) - plain / len(data)
+    isolated = decode_all(data) - start
+    per_photo = 1000 / len(data)
+    result = {"plain": plain * per_photo, "isolated": isolated * per_photo, "start": 1000 * start}
+    return result | {"ratio": isolated / plain}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--bundle", default="default", help="default, dummy or a folder")
+    parser.add_argument("--decode-only", action="store_true")
     options = parser.parse_args()
+    if options.decode_only:
+        with tempfile.TemporaryDirectory(prefix="tagger-bench-") as folder:
+            result = measure_decode(Path(folder), options.photos, options.repeats)
+        print(f"{options.photos} photos, one thread, load {os.getloadavg()[0]:.1f}")
+        print("| here, ms | in a decoder process, ms | ratio | one start, ms |\n|---|---|---|---|")
+        print(f"| {result['plain']:.2f} | {result['isolated']:.2f} | {result['ratio']:.2f} | {result['start']:.0f} |")
+        return
     with tempfile.TemporaryDirectory(prefix="tagger-bench-") as folder:
         result = measure(Path(folder), options.bundle, options.photos, options.repeats)
     print(f"{options.photos} photos, bundle {options.bundle}, load {os.getloadavg()[0]:.1f}")

@@ -24,7 +24,7 @@ from tagger.source.decode import decode
 from tagger.source.isolate import DecoderProcesses, IsolationLimits
 
 SIZE = 32
-SECONDS = 30  # until a test gives up
+SECONDS = 120  # until a test gives up
 
 
 @pytest.fixture

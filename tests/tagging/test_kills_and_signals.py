@@ -22,7 +22,7 @@ from tagger.tagging.status import read_status
 if TYPE_CHECKING:
     from conftest import Inferred, Shop
 
-SECONDS = 60  # until a child is given up
+SECONDS = 300  # until a child is given up
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

@@ -17,7 +17,7 @@ from tagger.errors import IncompleteError
 if TYPE_CHECKING:
     from conftest import Inferred, Shop
 
-SECONDS = 60  # until a child is given up
+SECONDS = 300  # until a child is given up
 
 
 def decoders(of: int) -> list[psutil.Process]:

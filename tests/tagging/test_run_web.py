@@ -309,7 +309,7 @@ def test_no_secret_of_a_url_is_in_any_file_or_on_the_screen(shop: Shop, cdn: Cdn
     process = shop.start(
         *(["--debug"] if debug else []), "run", shop.manifest, *arguments, "--keep", "image_uri", "--allow-private-http"
     )
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 3, stderr
     assert ("Traceback" in stderr) is debug
     assert SECRET not in stdout + stderr
