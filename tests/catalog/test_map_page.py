@@ -44,7 +44,7 @@ def test_the_page_carries_every_item_with_its_tags_and_profile() -> None:
     assert arrays["best"].reshape(60, 3).tolist() == points.best.tolist()
     np.testing.assert_allclose((arrays["profile"].reshape(60, -1) / 255.0) ** 2, points.profile, atol=0.005)
     np.testing.assert_array_equal(arrays["xy0"].reshape(60, 2), circle_of(points))
-    assert header["layouts"][0]["layers"] == [[24, 2], [24, 24], [9, 24]]
+    assert header["layouts"][0]["layers"] == [[24, 2], [24, 24], [8, 24]]
     assert [a["weight"] for a in header["attributes"]] == [2.0, 1.0, 1.0]
     assert header["attributes"][2]["appliesTo"] == {"attribute": 0, "values": [0, 1]}
 
