@@ -36,6 +36,7 @@ from tagger.catalog.map.points import Points, hellinger, parse_choice, read_poin
 from tagger.catalog.map.quality import reconstruction, trustworthiness
 from tagger.demo import draw_catalogue
 from tagger.ledger import Ledger
+from tagger.model.bundle import default_bundle
 from tagger.results import ResultStore
 from tagger.schema import Attribute, Schema, load_schema
 from tagger.tagging.run import RunOptions, run_tagging
@@ -221,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for all that is made")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="labelled photos; default: drawn ones")
     parser.add_argument("--items", type=int, default=300, help="how many to draw")
-    parser.add_argument("--bundle", default="default")
+    parser.add_argument("--bundle", default=default_bundle(), metavar="DIR", help="default: the shipped one")
     parser.add_argument("--heat", default="sleeve_length=long", metavar="ATTRIBUTE=VALUE")
     parser.add_argument("--item", metavar="ITEM_ID", help="recommend for this one; default: the first")
     parser.add_argument("--steps", type=int, default=FitOptions.steps, help="of the autoencoder's fit")

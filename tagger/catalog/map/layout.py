@@ -90,5 +90,5 @@ def _start(features: Floats, seed: int) -> npt.NDArray[np.float64]:
     main *= np.sign(main[np.abs(main).argmax(axis=0), [0, 1]])  # their signs are a matter of chance
     start = centred @ main
     start *= 1e-4 / max(float(start.std(axis=0).max()), 1e-12)
-    noise: npt.NDArray[np.float64] = np.random.default_rng(seed).normal(0.0, 1e-6, start.shape)
-    return start + noise
+    placed: npt.NDArray[np.float64] = start + np.random.default_rng(seed).normal(0.0, 1e-6, start.shape)
+    return placed

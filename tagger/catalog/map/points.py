@@ -76,7 +76,7 @@ def hellinger(profile: npt.NDArray[np.floating[Any]], schema: Schema) -> Floats:
     The square root of probabilities makes it the Hellinger distance (Hellinger 1909), in which the difference between
     1 % and 5 % counts for more than that between 51 % and 55 %. Attributes that others hang on weigh more.
     """
-    features = np.sqrt(profile).astype(np.float32)
+    features: Floats = np.sqrt(profile).astype(np.float32)
     for attribute in schema.attributes:
         features[:, schema.slices[attribute.name]] *= np.float32(np.sqrt(weight(attribute, schema)))
     return features
