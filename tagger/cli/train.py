@@ -16,7 +16,13 @@ from tagger.cli.options import example
 @click.argument("labels", nargs=-1, required=True)
 @click.option("--out", required=True, metavar="BUNDLE", help="Folder of the new bundle.")
 @click.option("--schema", "schema_name", default="apparel", show_default=True, help="Shipped schema or YAML file.")
-@click.option("--init", default="default", show_default=True, help="default, imagenet, or a safetensors file.")
+@click.option(
+    "--init",
+    multiple=True,
+    default=("default",),
+    show_default=True,
+    help="default, imagenet, or a safetensors file. Repeatable: the mean of several networks.",
+)
 @click.option("--name", help="Name of the bundle. Default: the folder's.")
 @click.option("--backbone", default="tf_efficientnet_lite0", show_default=True, help="Any EfficientNet that timm has.")
 @click.option("--stages", default="10@128,8@176,4@224", show_default=True, help="epochs@pixels, served size last.")
@@ -26,6 +32,11 @@ from tagger.cli.options import example
     default=0,
     show_default=True,
     help="First stages of the backbone that keep their weights: 3 trains twice as fast on a CPU.",
+)
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Learning rate of the backbone's last block; heads learn five times as fast. Default: 5e-4 and 2e-3.",
 )
 @click.option("--batch-size", type=click.IntRange(2, 4096), default=64, show_default=True, help="Photos per step.")
 @click.option(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tagger import __version__, storage
 from tagger.errors import UsageError
-from tagger.model.bundle import WEIGHTS, Bundle, NetworkSpec, load_bundle, save_bundle, sha256_of
+from tagger.model.bundle import Bundle, NetworkSpec, load_bundle, save_bundle, sha256_of
 from tagger.model.confidence import DEFAULT_TARGET, Calibration, digest
 from tagger.model.descriptor import fit_describer, save_describer
 from tagger.model.engine import InputSpec
@@ -37,6 +37,7 @@ from tagger.training.pooling import with_pooling
 from tagger.training.prepare import Preparation, Prepared, listed, prepare, summary_lines
 from tagger.training.scores import PhotoScores, ScoreFunction
 from tagger.training.sources import choose_rows, source_names
+from tagger.training.start import initial_weights
 from tagger.training.train import FILES, Stage, TrainConfig, fit, load_weights, provenance
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -51,7 +52,8 @@ class Recipe:
     out: str
     command: str  # for the model card
     schema_name: str = "apparel"
-    init: str = "default"
+    init: tuple[str, ...] = ("default",)  # several: their mean
+    lr: float | None = None  # of the backbone's last block; None: the usual one
     name: str | None = None
     backbone: str = "tf_efficientnet_lite0"
     stages: str = "10@128,8@176,4@224"
@@ -90,6 +92,7 @@ def train_bundle(
         backbone=recipe.backbone,
         stages=Stage.parse(recipe.stages),
         frozen_stages=recipe.freeze,
+        **({"lr": recipe.lr, "head_lr": 5 * recipe.lr} if recipe.lr is not None else {}),
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         device=recipe.device,
@@ -107,7 +110,7 @@ def train_bundle(
         min_count=recipe.min_count,
         mask_others=recipe.unknown_values == "mask",
     )
-    initial = initial_weights(recipe)  # before hours of work: it may not be there
+    initial = initial_weights(recipe.init, recipe.backbone, work)  # before hours of work: it may not be there
     prepared = prepare(wanted, progress)
     photos = prepared.photos
     if not recipe.resume:
@@ -391,51 +394,6 @@ def _claim(work: Path, config: TrainConfig, photos: LabelledPhotos, pack: PhotoP
                 "choose another --out"
             )
     storage.write_bytes(str(file), (json.dumps(key, indent=1) + "\n").encode())
-
-
-def initial_weights(recipe: Recipe) -> Path | None:
-    """The safetensors file to start from; `imagenet` is fetched by timm."""
-    if recipe.init == "default":
-        bundle = load_bundle()
-        if bundle.network.backbone != recipe.backbone:
-            raise UsageError(
-                f"--init default is a {bundle.network.backbone}; for {recipe.backbone} use --init imagenet"
-            )
-        return Path(bundle.file(WEIGHTS))
-    if recipe.init != "imagenet":
-        return _given_weights(recipe)
-    return _download_imagenet(recipe)
-
-
-def _given_weights(recipe: Recipe) -> Path:
-    """The file that --init names; one of a store is copied, since safetensors reads nothing but paths."""
-    try:
-        if not storage.is_file(recipe.init):
-            raise UsageError(f"--init {recipe.init}: there is no such file")
-        if not storage.is_remote(recipe.init):
-            return Path(storage.local_path(recipe.init))
-        file = work_folder(recipe.out) / "init.safetensors"
-        _copy(recipe.init, str(file))
-    except OSError as error:
-        raise UsageError(f"--init {recipe.init}: {storage.reason(error)}") from None
-    return file
-
-
-def _download_imagenet(recipe: Recipe) -> Path:
-    import timm
-    from safetensors.torch import save_file
-
-    try:
-        backbone = timm.create_model(recipe.backbone, num_classes=0, pretrained=True)
-    except Exception as error:  # the hub's client raises a dozen unrelated types
-        raise UsageError(
-            f"--init imagenet: timm could not download {recipe.backbone} ({type(error).__name__}); "
-            "give a safetensors file with --init FILE, or start from the shipped bundle with --init default"
-        ) from None
-    file = work_folder(recipe.out) / "imagenet.safetensors"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(backbone.state_dict(), file)
-    return file
 
 
 def _named(figures: dict[str, Any]) -> dict[str, Any]:

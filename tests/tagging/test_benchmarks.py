@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import tag
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -105,6 +106,24 @@ def test_int8_is_held_against_float32(tmp_path: Path, network_bundle: str, photo
     assert figures["holds"] == (figures["agreement"] >= 0.985 and figures["mean_loss"] <= 0.003)
     assert figures["holds"] == (tmp_path / "int8" / "bundle.json").exists()
     assert set(figures["cpu_ms_per_photo"]) == {"onnxruntime float32", "onnxruntime int8"}
+
+
+def test_similar_products_are_scored_against_their_labels(
+    tmp_path: Path, dummy_bundle: str, photo_folder: Path
+) -> None:
+    photos = sorted(photo_folder.iterdir())
+    lines = ["item_id,image,split,category,pattern,colour,contributor"]
+    lines += [f"{i},{photo},test,{'hat' if i < 6 else 'top|dress'},plain,red,{i % 4}" for i, photo in enumerate(photos)]
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, f"12,{photos[0]},train,hat,plain,red,0"]) + "\n")
+    tag(tmp_path / "labels.csv", dummy_bundle, tmp_path / "out", embeddings=True)
+    sets = ("--set", str(tmp_path / "labels.csv"), str(tmp_path / "out"))
+    figures = bench("similar.py", tmp_path, *sets, "--rows", "40000", "--queries", "3")
+    (result,) = figures["sets"]
+    assert (result["photos"], result["queries"], result["groups"]) == (12, 12, 4)
+    for way in result["ways"].values():
+        assert way["ceiling"] == 1.0  # six of a kind: each has five others
+        assert 0 < way["of_ceiling"] == way["agree"] < 1
+    assert set(figures["speed"]["ways"]) == {"profile", "embedding", "blend"}
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in BENCH.glob("*.py") if path.name != "synthetic.py"))
