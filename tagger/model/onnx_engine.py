@@ -30,8 +30,8 @@ class OnnxEngine:
         """
         graph = bundle.file(GRAPH)
         options = ort.SessionOptions()
-        self.parallel = min(threads, MOST_PARALLEL)
-        options.intra_op_num_threads = threads // self.parallel
+        options.intra_op_num_threads = -(-threads // MOST_PARALLEL)
+        self.parallel = threads // options.intra_op_num_threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.inter_op_num_threads = 1
         options.log_severity_level = 3

@@ -124,11 +124,11 @@ def measure(options: BenchOptions, progress: Callable[[str], None] = lambda text
             }
             for stage in STAGES
         },
-        **ratios(turns, on_cpu),
+        **ratios(turns, on_cpu=on_cpu),
     }
 
 
-def ratios(turns: dict[str, list[Turn]], on_cpu: bool) -> dict[str, float]:
+def ratios(turns: dict[str, list[Turn]], *, on_cpu: bool) -> dict[str, float]:
     """What does not depend on how fast the machine is; each is the median of the ratios within one turn."""
     efficiency, cpu_efficiency, write_share, decode_share = [], [], [], []
     for decoded, predicted, written, whole in zip(*(turns[stage] for stage in STAGES[1:]), strict=True):

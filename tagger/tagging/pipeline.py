@@ -119,7 +119,7 @@ class _Predictions:
         """All batches of a shard were submitted."""
         self._flight.append((work, [], None))
 
-    def collect(self, wait_for_all: bool = False) -> Iterator[ShardWork]:
+    def collect(self, *, wait_for_all: bool = False) -> Iterator[ShardWork]:
         """Note the scores that are there, waiting only where more batches are in flight than are predicted at once;
         yields the shards that are complete."""
         most = 0 if wait_for_all or self._engine is None else self._engine.parallel
