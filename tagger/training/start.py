@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tagger import storage
 from tagger.errors import UsageError
 from tagger.model.bundle import WEIGHTS, load_bundle
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def initial_weights(names: Sequence[str], backbone: str, work: Path) -> Path:
@@ -72,7 +76,7 @@ def _mean(files: Sequence[Path], target: Path) -> Path:
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
-    mean = {}
+    mean: dict[str, Tensor] = {}
     for file in files:
         try:
             tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
