@@ -63,7 +63,7 @@ LAZY = {
     ("storage", "tagger.storage.lease"),  # these two load boto3
     ("storage", "tagger.storage.s3"),
     ("tagging", "tagger.source.isolate"),
-    ("tagging", "tagger.source.web"),
+    ("source", "tagger.source.web"),
     ("training", "timm"),
     ("training", "safetensors.torch"),
     ("training", "cleanlab.count"),

@@ -66,8 +66,9 @@ def similar(
     """
     from tagger.catalog.similar import Catalogue
     from tagger.errors import ImageError, UsageError
+    from tagger.source.places import PhotoPlaces
 
-    fetch = _fetcher(allow_http, allow_private_http)
+    fetch = PhotoPlaces(None, allow_http, allow_private_http)
     catalogue = Catalogue.load(out, bundle=bundle, device=device, decisions=decisions)
     wanted = parse_where(where, catalogue.schema)
     try:
@@ -144,23 +145,6 @@ def to_json(catalogue: Catalogue, answer: Answer, image: str, notes: Sequence[st
             for item in answer.found
         ],
     }
-
-
-def _fetcher(allow_http: bool, allow_private_http: bool) -> Fetcher:
-    from tagger import storage
-    from tagger.source.fetch import Fetched, PhotoSource
-
-    files = PhotoSource()
-    if not (allow_http or allow_private_http):
-        return files
-    from tagger.source.web import WebSource
-
-    web = WebSource(allow_private=allow_private_http)
-
-    def fetch(uri: str) -> Fetched:
-        return web(uri) if storage.scheme(uri) in ("http", "https") else files(uri)
-
-    return fetch
 
 
 def _notes(catalogue: Catalogue, by: str | None) -> list[str]:

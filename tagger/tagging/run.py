@@ -5,24 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tagger import __version__, storage
 from tagger.compare import columns_read, parse_comparisons
 from tagger.errors import (
     LEFTOVER_KINDS,
     PASSING_KINDS,
-    BrakeError,
     IncompleteError,
     Interrupted,
     LockedError,
@@ -37,55 +34,22 @@ from tagger.model.engine import EngineSpec
 from tagger.products import combine_products
 from tagger.records import Committed, Shard, ShardFailure
 from tagger.results import ResultStore, RunInfo, RunKey
-from tagger.source.fetch import Fetched, PhotoSource
-from tagger.source.manifest import Manifest, ManifestScan, plan_shards, scan_manifest
-from tagger.source.tables import EXTENSIONS
+from tagger.source.manifest import Manifest, plan_shards, scan_manifest
+from tagger.source.places import PhotoPlaces
+from tagger.tagging.device import default_batch_size, device_of
 from tagger.tagging.job import Decoder, Job, ShardWork, Sources, look
+from tagger.tagging.options import RunOptions, check_options, default_out
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
 from tagger.tagging.reuse import Lists, PreviousRun, own_rows
 from tagger.tagging.signals import stop_on_signals
-
-if TYPE_CHECKING:
-    from tagger.source.web import WebSource
+from tagger.tagging.summary import brake, summarise
 
 __all__ = ["Progress", "RunOptions", "RunReport", "default_out", "run_tagging", "stop_on_signals"]
 
 FAILURES_IN_A_ROW = 3  # shards; after so many the fault is not in the shard
-MAX_SHARD_SIZE = 1_000_000  # rows; a shard sits in memory
 PRODUCT_ROWS_IN_MEMORY = 10_000  # 10 KB each while they are combined; also the rows of a products part
 REMOTE_READERS = 32  # threads for photos that lie elsewhere: they wait, where those for local ones decode
 LEFTOVER_ROUNDS = 5  # at most, over rows that failed for a passing reason; each must mend some to be followed by one
-UNKNOWN_WORDS = 10  # of the shop, listed in the summary of a comparison
-PLACEHOLDER_SHARE = 0.01  # of all rows with the same bytes: named in the summary
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a run is asked to do."""
-
-    manifest: str
-    out: str | None = None  # None: beside the manifest, `NAME.tags`
-    bundle: str | None = None  # None: the one inside the package
-    device: str = "auto"
-    batch_size: int | None = None  # None: what suits the device
-    workers: int | None = None  # threads that fetch and decode; None: one per CPU, 32 where photos lie elsewhere
-    shard_size: int = 10_000  # rows
-    limit: int | None = None  # rows
-    min_rows: int = 0
-    keep: tuple[str, ...] = ()
-    compare: tuple[str, ...] = ()  # ATTRIBUTE=COLUMN: the shop's own word for it; the column is kept as well
-    embeddings: bool = False
-    target_precision: float | None = None
-    reuse: str | None = None
-    reuse_check: str = "bytes"
-    decisions: str | None = None  # None: OUT/decisions
-    max_failed: float = 0.05  # share of rows
-    max_churn: float | None = None  # share of compared tags
-    root: str | None = None
-    allow_http: bool = False  # fetch http(s) photos, from public addresses
-    allow_private_http: bool = False  # and from private ones
-    lock: bool = True  # keep other runs out of OUT
-    isolate: bool = False  # decode in processes of its own
 
 
 @dataclass(frozen=True)
@@ -105,14 +69,6 @@ class Progress:
     advance: Callable[[int], None] = lambda rows: None
 
 
-def default_out(manifest: str) -> str:
-    """`./manifest.tags` for `…/manifest.csv`, whatever the manifest's folder."""
-    plain = storage.name(manifest)
-    plain = plain[: -len(".gz")] if plain.lower().endswith(".gz") else plain
-    stem, extension = os.path.splitext(plain)
-    return f"./{stem if extension.lower() in EXTENSIONS else plain}.tags"
-
-
 def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress | None = None) -> RunReport:
     """Tag every row of a manifest.
 
@@ -130,13 +86,13 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
 def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunReport:
     started = time.monotonic()
     out = options.out or default_out(options.manifest)
-    _check(options, out)
+    check_options(options, out)
     target = target_key(options.target_precision)
     manifest = Manifest.open(options.manifest)
     bundle = load_bundle(options.bundle)
     comparisons = parse_comparisons(options.compare, bundle.schema)
     keep = columns_read(options.keep, comparisons)
-    photos = _Photos(options)
+    photos = PhotoPlaces(options.root, options.allow_http, options.allow_private_http)
     store = ResultStore(out)  # for reading: what is written waits for the lock
     if options.reuse is not None:
         ResultStore(options.reuse).require_run()
@@ -185,9 +141,9 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
             checkpoint = partial(_checkpoint, stop)
             ledger = Ledger.read(info.decisions)  # again: what people decided meanwhile is theirs to see
             store.write_products(combine_products(store, info, ledger, checkpoint, PRODUCT_ROWS_IN_MEMORY))
-            summary = _summary(store, scan, before, time.monotonic() - started)
+            summary = summarise(store, scan.rows, before, time.monotonic() - started)
             store.write_summary(summary)
-            _brake(summary, options, out)
+            brake(summary, options, out)
             store.write_success()
         except Interrupted:
             rows = sum(c.rows for c in store.commits().values())
@@ -203,34 +159,6 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
 
 _HELD = "another run is working on {}; wait for it or choose another --out"
 _T = TypeVar("_T")
-
-
-class _Photos:
-    """Photos from every kind of place that the run allows."""
-
-    def __init__(self, options: RunOptions) -> None:
-        self._files = PhotoSource(options.root)
-        self._web: WebSource | None = None
-        if options.allow_http or options.allow_private_http:
-            from tagger.source.web import WebSource
-
-            self._web = WebSource(allow_private=options.allow_private_http)
-
-    def __call__(self, uri: str) -> Fetched:
-        if self._web is not None and storage.scheme(uri) in ("http", "https"):
-            return self._web(uri)
-        return self._files(uri)
-
-    def probe(self, uri: str) -> tuple[int, str]:
-        """Size in bytes and change mark, without the photo."""
-        if self._web is not None and storage.scheme(uri) in ("http", "https"):
-            return self._web.probe(uri)
-        return self._files.probe(uri)
-
-    def close(self) -> None:
-        """Close the connections to the web."""
-        if self._web is not None:
-            self._web.close()
 
 
 @contextlib.contextmanager
@@ -288,20 +216,6 @@ def _finished(store: ResultStore, key: RunKey) -> dict[str, Any] | None:
     return None
 
 
-def _check(options: RunOptions, out: str) -> None:
-    for name, value in (("--shard-size", options.shard_size), ("--limit", options.limit)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} {value}: at least 1")
-    if options.shard_size > MAX_SHARD_SIZE:
-        raise UsageError(f"--shard-size {options.shard_size}: at most {MAX_SHARD_SIZE:,}")
-    if len(set(options.keep)) < len(options.keep):
-        raise UsageError("--keep names a column twice")
-    if options.reuse_check not in ("bytes", "metadata"):
-        raise UsageError(f"--reuse-check {options.reuse_check}: bytes or metadata")
-    if options.reuse is not None and os.path.realpath(options.reuse) == os.path.realpath(out):
-        raise UsageError(f"--reuse {options.reuse} is the OUT of this very run; name the OUT of an earlier one")
-
-
 def _check_key(existing: RunKey, wanted: RunKey, out: str) -> None:
     names = existing.differences(wanted)
     if names:
@@ -357,30 +271,6 @@ def _job(options: RunOptions, manifest: Manifest, bundle: Bundle, key: RunKey, o
         describer=load_describer(bundle),
         reuse_by_metadata=options.reuse_check == "metadata",
     )
-
-
-def default_batch_size(device: str) -> int:
-    """Photos of one prediction: few on a CPU, whose caches they must fit, many on a GPU, which they must fill."""
-    return 8 if device == "cpu" else 256
-
-
-def device_of(wanted: str) -> str:
-    """'auto' is a CUDA device where there is one; looking must not import torch. Raises `UsageError`."""
-    if wanted == "auto":
-        return "cuda" if os.path.exists("/dev/nvidia0") and _torch_installed() else "cpu"
-    if wanted != "cpu" and not re.fullmatch(r"cuda(:\d+)?", wanted):
-        raise UsageError(f"--device {wanted}: auto, cpu, cuda or cuda:N")
-    if wanted != "cpu" and not _torch_installed():
-        raise UsageError(f"--device {wanted} needs torch and timm: pip install tagger")
-    return wanted
-
-
-def _torch_installed() -> bool:
-    try:
-        version("torch"), version("timm")
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _previous(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, stop: threading.Event) -> PreviousRun | None:
@@ -535,72 +425,3 @@ def _tag_leftovers(
 def _checkpoint(stop: threading.Event) -> None:
     if stop.is_set():
         raise Interrupted("interrupted")
-
-
-def _summary(store: ResultStore, scan: ManifestScan, inferred_before: int, seconds: float) -> dict[str, Any]:
-    """summary.json: counts are of the whole OUT, seconds and speed of this call."""
-    commits = store.commits()
-    if sum(c.rows for c in commits.values()) != scan.rows:
-        raise IncompleteError(f"{store.out} holds fewer rows than the manifest; run the same command again")
-    failed: Counter[str] = Counter()
-    accepted: Counter[str] = Counter()
-    flagged: Counter[str] = Counter()
-    photos: Counter[str] = Counter()
-    verdicts: dict[str, Counter[str]] = {}
-    unknown: dict[str, Counter[str]] = {}
-    for committed in commits.values():
-        failed.update(committed.failed)
-        accepted.update(committed.accepted)
-        flagged.update(committed.flagged)
-        photos.update(committed.photos)
-        for name, counts in committed.compared.items():
-            verdicts.setdefault(name, Counter()).update(counts)
-            unknown.setdefault(name, Counter()).update(committed.unknown_words.get(name, {}))
-    inferred = sum(c.inferred for c in commits.values())
-    compared = sum(c.churn_total for c in commits.values())
-    changed = sum(c.churn_changed for c in commits.values())
-    return {
-        "rows": scan.rows,
-        "ok": sum(c.ok for c in commits.values()),
-        "failed": dict(failed.most_common()),
-        "needs_review": sum(c.needs_review for c in commits.values()),
-        "unfamiliar": sum(c.unfamiliar for c in commits.values()),
-        "accepted": dict(accepted),
-        "flagged": dict(flagged),
-        "inferred": inferred,
-        "reused": sum(c.reused for c in commits.values()),
-        "churn": {"changed": changed, "compared": compared, "share": round(changed / compared, 6) if compared else 0},
-        "compared": {
-            name: {**counts, "unknown_words": dict(unknown[name].most_common(UNKNOWN_WORDS))}
-            for name, counts in verdicts.items()
-        },
-        "repeated_photos": [
-            {"image_sha256": sha256, "rows": n}
-            for sha256, n in photos.most_common(10)
-            if n > max(1, PLACEHOLDER_SHARE * scan.rows)
-        ],
-        "seconds": round(seconds, 2),
-        "images_per_second": round((inferred - inferred_before) / seconds, 2) if seconds else 0.0,
-    }
-
-
-def _brake(summary: dict[str, Any], options: RunOptions, out: str) -> None:
-    if summary["rows"] < options.min_rows:
-        raise BrakeError(
-            f"{options.manifest} has {summary['rows']:,} rows, fewer than --min-rows {options.min_rows:,}: "
-            f"a truncated feed? The rows are in {out}, _SUCCESS is not"
-        )
-    n_failed = summary["rows"] - summary["ok"]
-    share = n_failed / summary["rows"]
-    if share > options.max_failed:
-        kinds = ", ".join(f"{kind} {n}" for kind, n in summary["failed"].items())
-        raise BrakeError(
-            f"{n_failed} of {summary['rows']} rows failed ({share:.1%}, above --max-failed {options.max_failed:.1%}: "
-            f"{kinds}); the rows are in {out}, _SUCCESS is not"
-        )
-    churn = summary["churn"]
-    if options.max_churn is not None and churn["share"] > options.max_churn:
-        raise BrakeError(
-            f"{churn['changed']} of {churn['compared']} tags differ from {options.reuse} ({churn['share']:.1%}, above "
-            f"--max-churn {options.max_churn:.1%}); the rows are in {out}, _SUCCESS is not"
-        )

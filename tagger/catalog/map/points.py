@@ -19,6 +19,7 @@ from tagger.errors import UsageError
 from tagger.final import verdict_of
 from tagger.ledger import Ledger
 from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, Calibration, applies, probabilities
+from tagger.model.pooling import pool_scores
 from tagger.products import combine_products
 from tagger.results import ResultStore, RunInfo
 from tagger.schema import Attribute, Schema
@@ -52,7 +53,7 @@ class Points:
 
 def read_points(store: ResultStore, info: RunInfo, ledger: Ledger) -> Points:
     """One point per item_id with at least one committed photo, in the order of the manifest."""
-    photos = _read_photos(store, info.schema)
+    photos = _read_photos(store, info)
     photos_of = _photos_of_decided(photos, ledger)
     chances = probabilities(photos.pooled, info.schema, Calibration.from_dict(info.calibration))
     human = _lay_decisions_over(chances, photos_of, photos.item_ids, info.schema, ledger)
@@ -124,8 +125,8 @@ class _Photos:
     photo_sha256: list[str]  # (photos,)
 
 
-def _read_photos(store: ResultStore, schema: Schema) -> _Photos:
-    """Photos that could be read, pooled by item: the mean of their log-probabilities, as products/ has it."""
+def _read_photos(store: ResultStore, info: RunInfo) -> _Photos:
+    """Photos that could be read, and their scores pooled by item."""
     number: dict[str, int] = {}
     uris: list[str] = []
     first_sha256: list[str] = []
@@ -135,7 +136,7 @@ def _read_photos(store: ResultStore, schema: Schema) -> _Photos:
     for table in store.parts(["item_id", "image_uri", "status", "image_sha256", "scores"]):
         table = table.filter(pc.equal(table.column("status"), "ok"))
         flat = table.column("scores").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        scores.append(flat.astype(np.float32).reshape(-1, schema.n_scores))
+        scores.append(flat.astype(np.float32).reshape(-1, info.schema.n_scores))
         names = ("item_id", "image_uri", "image_sha256")
         for item_id, uri, sha256 in zip(*(table.column(name).to_pylist() for name in names), strict=True):
             if item_id not in number:
@@ -144,26 +145,10 @@ def _read_photos(store: ResultStore, schema: Schema) -> _Photos:
                 first_sha256.append(sha256)
             item_of.append(number[item_id])
             photo_sha256.append(sha256)
-    logits = np.concatenate(scores) if scores else np.zeros((0, schema.n_scores), np.float32)
+    logits = np.concatenate(scores) if scores else np.zeros((0, info.schema.n_scores), np.float32)
     items = np.array(item_of, np.int64)
-    return _Photos(list(number), uris, first_sha256, _pool(logits, items, len(number), schema), items, photo_sha256)
-
-
-def _pool(logits: Floats, item_of: npt.NDArray[np.int64], n: int, schema: Schema) -> Floats:
-    count = np.bincount(item_of, minlength=n)
-    if len(logits) == n:
-        return logits
-    logs = np.empty(logits.shape, np.float64)
-    for part in schema.slices.values():
-        block = logits[:, part].astype(np.float64)
-        block -= block.max(axis=1, keepdims=True)
-        logs[:, part] = block - np.log(np.exp(block).sum(axis=1, keepdims=True))
-    pooled = np.zeros((n, schema.n_scores), np.float64)
-    np.add.at(pooled, item_of, logs)
-    result = (pooled / count[:, None]).astype(np.float32)
-    alone = count[item_of] == 1
-    result[item_of[alone]] = logits[alone]
-    return result
+    pooled = pool_scores(logits, items, len(number), info.schema, Calibration.from_dict(info.calibration))
+    return _Photos(list(number), uris, first_sha256, pooled, items, photo_sha256)
 
 
 # -- a person's word over the model's ------------------------------------------------------------------------------
