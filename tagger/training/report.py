@@ -280,7 +280,7 @@ def html(data: Figures, mistakes: Sequence[Mistake], thumbnails: Sequence[bytes 
 def _axis_from(least: float) -> int:
     """Where the axis of right shares begins, in percent: at a tick, and low enough for the least share shown."""
     step = 20 if least < 0.4 else 10
-    return max(0, math.floor(100 * least / step) * step)
+    return min(90, max(0, math.floor(100 * least / step) * step))  # an axis of no length where all is right
 
 
 def _view(attribute: Attribute, data: Figures, sources: Sequence[str], shown: tuple[Shown, ...]) -> AttributeView:
