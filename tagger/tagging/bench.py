@@ -14,7 +14,6 @@ from them the **CPU efficiency**: what decoding and prediction need alone, by wh
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import statistics
@@ -190,7 +189,7 @@ class _Sample:
         error: ImageError | None = None
         for item in rows:
             uri = resolve_uri(manifest.folder, item.image_uri)
-            outcome = look(uri, item.image_uri, job, fetch, fetch.probe, None, contextlib.nullcontext())
+            outcome = look(uri, item.image_uri, job, fetch, fetch.probe, None)
             if isinstance(outcome, Seen):
                 items.append(item)
                 photos.append(fetch(uri).data)

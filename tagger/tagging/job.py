@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -81,6 +81,10 @@ Outcome = Seen | Known | ImageError | TaggerError
 """Of one photo. A `TaggerError` is no fault of the photo: its whole shard is given up and tried again."""
 
 
+UNBOUNDED: AbstractContextManager[object] = nullcontext()
+"""For `look`: as many photos are decoded at once as threads read them."""
+
+
 class Decoder(Protocol):
     """`decode`, in this process or in another."""
 
@@ -95,7 +99,7 @@ def look(
     fetch: Fetcher,
     probe: Prober,
     previous: PreviousRun | None,
-    decoding: AbstractContextManager[object],
+    decoding: AbstractContextManager[object] = UNBOUNDED,
     decoder: Decoder | None = None,
 ) -> Outcome:
     """Fetch and decode one photo, or find what a previous run says of the same bytes. Never raises.

@@ -213,8 +213,12 @@ class _Readers:
         while (entry := self._tasks.get()) is not None and not self._closed:
             task, future = entry
             work = task.work
-            # A shard that is given up already has nothing more to read.
-            future.set_result([work.failure or self._look(work.uris[slot], work.texts[slot]) for slot in task.slots])
+            try:  # a shard that is given up already has nothing more to read
+                found = [work.failure or self._look(work.uris[slot], work.texts[slot]) for slot in task.slots]
+            except BaseException as error:  # `look` never raises; where it does, the run must end and not wait
+                future.set_exception(error)
+            else:
+                future.set_result(found)
 
     def close(self) -> None:
         self._closed = True

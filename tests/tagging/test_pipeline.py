@@ -215,3 +215,13 @@ def test_one_thread_and_batches_of_one_do_too(shop: Shop, job: Job, inferred: In
     assert len(run(shop, small, shards(small, 2, 3), seen)) == 2
     assert inferred.batches == [1] * 6
     assert len(shop.rows()) == 6
+
+
+def test_an_error_of_our_own_in_a_reader_ends_the_run_and_is_not_waited_for(shop: Shop, job: Job) -> None:
+    """`look` turns every fault of a photo into an outcome; what it raises all the same is a bug, and must be seen."""
+
+    def broken(uri: str, text: str) -> Outcome:
+        raise AssertionError("a bug")
+
+    with pytest.raises(AssertionError, match="a bug"):
+        run(shop, job, shards(job, 2, 5), broken)
