@@ -11,13 +11,12 @@ shards and of those whose last batches are being predicted, one Arrow table.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,27 +63,29 @@ def tag_shards(
     predictions = _Predictions(job.engine)
     committer = ThreadPoolExecutor(1, thread_name_prefix="committer")
     try:
-        for task, outcomes in _read_ahead(works, readers, window, stop):
-            work, told = task.work, 0
-            for position, (slot, outcome) in enumerate(zip(task.slots, outcomes, strict=True), 1):
-                work.receive(slot, outcome)
-                if isinstance(outcome, Seen):
-                    pixels[len(slots)] = outcome.pixels
-                    slots.append(slot)
-                if len(slots) == batch_size or (slots and task.is_last and position == len(task.slots)):
-                    predictions.submit(work, slots, pixels[: len(slots)])
-                    slots, pixels = [], np.empty_like(pixels)
-                    _check(stop)
-                told += int(work.rows_of_slot[slot])
-            work.told += told
-            if task.is_last:
-                told += len(work.shard.items) - work.told  # rows that were known before any photo was read
-                predictions.close_shard(work)
+        for read in _read_ahead(works, readers, window, stop):
+            if read is not None:
+                task, outcomes = read
+                work, told = task.work, 0
+                for position, (slot, outcome) in enumerate(zip(task.slots, outcomes, strict=True), 1):
+                    work.receive(slot, outcome)
+                    if isinstance(outcome, Seen):
+                        pixels[len(slots)] = outcome.pixels
+                        slots.append(slot)
+                    if len(slots) == batch_size or (slots and task.is_last and position == len(task.slots)):
+                        predictions.submit(work, slots, pixels[: len(slots)])
+                        slots, pixels = [], np.empty_like(pixels)
+                        _check(stop)
+                    told += int(work.rows_of_slot[slot])
+                work.told += told
+                if task.is_last:
+                    told += len(work.shard.items) - work.told  # rows that were known before any photo was read
+                    predictions.close_shard(work)
+                progress(told)
             for scored in predictions.collect():
                 if committing is not None:
                     yield committing.result()
                 committing = committer.submit(_finish, job, store, scored, sources)
-            progress(told)
         for scored in predictions.collect(wait_for_all=True):
             if committing is not None:
                 yield committing.result()
@@ -154,8 +155,11 @@ class _Task:
 
 def _read_ahead(
     works: Iterable[ShardWork], readers: _Readers, window: int, stop: threading.Event
-) -> Iterator[tuple[_Task, list[Outcome]]]:
-    """Tasks and their outcomes in order; `window` photos are being read ahead of the caller."""
+) -> Iterator[tuple[_Task, list[Outcome]] | None]:
+    """Tasks and their outcomes in order; `window` photos are being read ahead of the caller.
+
+    None comes now and then while a slow photo is waited for: shards that are complete need not wait for it too.
+    """
     ahead: deque[tuple[_Task, Future[list[Outcome]]]] = deque()
     photos = shards = 0
     per_task = min(PHOTOS_PER_TASK, max(1, window // (4 * readers.count)))
@@ -170,18 +174,21 @@ def _read_ahead(
             shards += task.is_last
             while photos >= window or shards > SHARDS_AHEAD:
                 task, future = ahead.popleft()
-                yield task, _wait(future, stop)
+                yield from _wait(future, stop)
+                yield task, future.result()
                 photos -= len(task.slots)
                 shards -= task.is_last
     for task, future in ahead:
-        yield task, _wait(future, stop)
+        yield from _wait(future, stop)
+        yield task, future.result()
 
 
-def _wait(future: Future[list[Outcome]], stop: threading.Event) -> list[Outcome]:
-    while True:
+def _wait(future: Future[list[Outcome]], stop: threading.Event) -> Iterator[None]:
+    """None for every moment in which `future` is not done."""
+    _check(stop)
+    while not wait([future], SECONDS_TO_NOTICE).done:
+        yield None
         _check(stop)
-        with contextlib.suppress(TimeoutError):
-            return future.result(SECONDS_TO_NOTICE)
 
 
 def _check(stop: threading.Event) -> None:

@@ -106,10 +106,10 @@ def test_start_from_imagenet_without_a_network_says_what_to_do(
 def test_start_from_a_bundle_of_another_backbone_is_refused(
     make_labels: MakeLabels, tmp_path: Path, dummy_bundle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tagger.training import recipe
+    from tagger.training import start
 
-    load = recipe.load_bundle
-    monkeypatch.setattr(recipe, "load_bundle", lambda: load(dummy_bundle))
+    load = start.load_bundle
+    monkeypatch.setattr(start, "load_bundle", lambda: load(dummy_bundle))
     said = refused("train", make_labels(), "--backbone", "efficientnet_b0", "--out", tmp_path / "bundle")
     assert said == "--init default is a dummy; for efficientnet_b0 use --init imagenet"
 
