@@ -30,7 +30,8 @@ import numpy as np
 import torch
 
 from tagger.demo import draw_photos
-from tagger.model.bundle import WEIGHTS, Bundle, load_bundle, save_bundle
+from tagger.model.bundle import Bundle, load_bundle, save_bundle
+from tagger.model.export import export_network
 from tagger.model.torch_engine import TorchEngine, load_network
 from tagger.source.decode import decode
 from tagger.tagging.bench import BenchOptions, measure
@@ -40,9 +41,8 @@ SECONDS = 3.0  # of every figure of the network
 
 
 def at_224(bundle: Bundle, folder: Path) -> Bundle:
-    """The bundle's weights with an input of 224 px."""
-    folder.mkdir()
-    shutil.copyfile(bundle.file(WEIGHTS), folder / WEIGHTS)
+    """The bundle's network with an input of 224 px."""
+    export_network(load_network(bundle), folder, SIDE)
     return save_bundle(replace(bundle, input_spec=replace(bundle.input_spec, size=SIDE)), str(folder))
 
 

@@ -55,25 +55,26 @@ def read_photos(
     labels: list[Path], split: str, size: int, most: int, schema: Schema
 ) -> tuple[Array, list[dict[str, str]]]:
     """Pixels (n, size, size, 3) and labels of up to `most` photos of a split, spread over all files."""
-    names = tuple(a.name for a in schema.attributes)
     found = []
     for path in labels:
         manifest = Manifest.open(str(path))
+        names = tuple(a.name for a in schema.attributes if a.name in manifest.columns)
         scan = scan_manifest(manifest, 100_000, ("split", *names), None)
         for shard in plan_shards(manifest, scan, 100_000, ("split", *names), None):
             for item in shard.items:
                 if item.extra[0] == split:
-                    found.append((resolve_uri(manifest.folder, item.image_uri), item.extra[1:]))
+                    labelled = dict(zip(names, item.extra[1:], strict=True))
+                    found.append((resolve_uri(manifest.folder, item.image_uri), labelled))
     chosen = (
         found if most <= 0 else [found[i] for i in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)]
     )
     fetch, pixels, rows = PhotoSource(), [], []
-    for uri, values in chosen:
+    for uri, labelled in chosen:
         try:
             pixels.append(decode(fetch(uri).data, size).pixels)
         except ImageError:
             continue
-        rows.append({name: value or "" for name, value in zip(names, values, strict=True)})
+        rows.append({a.name: labelled.get(a.name) or "" for a in schema.attributes})
     if not pixels:
         raise SystemExit(f"{', '.join(map(str, labels))}: no photo of the split {split} can be read")
     return np.stack(pixels), rows
@@ -115,6 +116,8 @@ class Observed:
         samples: dict[str, list[Array]] = {name: [] for name in names}
         sums: dict[str, Array] = {}
         self.extremes = dict.fromkeys(names, (0.0, 0.0))
+        if len(pixels) < BATCH:  # the graph takes whole batches only
+            pixels = np.resize(pixels, (BATCH, *pixels.shape[1:]))
         starts = range(0, len(pixels) - BATCH + 1, BATCH)
         for start in starts:
             for name, values in zip(names, engine.run(names, {"pixels": pixels[start : start + BATCH]}), strict=True):

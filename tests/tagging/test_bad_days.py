@@ -53,7 +53,7 @@ def test_two_writers_whom_no_lock_kept_apart_leave_no_wrong_row(shop: Shop, monk
     gate = threading.Barrier(2)
 
     @contextlib.contextmanager
-    def unheld(folder: str) -> Any:
+    def unheld(folder: str, pause: object) -> Any:
         storage.make_folder(folder)
         gate.wait()
         yield
