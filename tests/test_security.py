@@ -65,7 +65,8 @@ def test_no_shell_is_called_and_one_module_starts_processes() -> None:
 
 
 def test_yaml_is_read_by_a_loader_that_builds_plain_data() -> None:
-    assert {name for _, _, name in calls() if name.startswith("yaml.")} == {"yaml.SafeLoader"}
+    written = {"yaml.safe_dump"}
+    assert {name for _, _, name in calls() if name.startswith("yaml.")} - written == {"yaml.SafeLoader"}
     assert {found.module for found in IMPORTS if found.name.split(".")[0] == "yaml"} == {"tagger.schema"}
 
 

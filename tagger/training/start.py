@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from tagger import storage
 from tagger.errors import UsageError
 from tagger.model.bundle import WEIGHTS, load_bundle
@@ -73,7 +75,6 @@ def _download_imagenet(backbone: str, work: Path) -> Path:
 
 
 def _mean(files: Sequence[Path], target: Path) -> Path:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
     mean: dict[str, Tensor] = {}

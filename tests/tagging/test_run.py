@@ -378,7 +378,9 @@ def test_a_manifest_that_changes_under_the_run_is_refused(shop: Shop) -> None:
     with pytest.raises(ManifestError, match=r"changed while the run was reading it \(near row 10\)"):
         shop.run(Progress(start=change))
     assert not shop.succeeded()
-    assert [row["row"] for row in shop.rows()] == list(range(len(shop.rows())))
+    rows = [row for part in shop.store().parts(["row"]) for row in part.column("row").to_pylist()]
+    assert rows == list(range(len(rows)))  # whole shards before the change, or none
+    assert len(rows) <= 10
 
 
 def test_a_manifest_that_changes_during_the_pass_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

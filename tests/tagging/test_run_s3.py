@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import signal
 import threading
@@ -147,8 +148,8 @@ def test_people_decide_on_s3(remote: RemoteShop) -> None:
     cli.main(["review", "apply", remote.out, review, "--reviewer", "mina"], standalone_mode=False)
     assert len(Ledger.read(f"{remote.out}/decisions").verdicts()) == 4
     cli.main(["export", remote.out, "--format", "csv", "--output", export], standalone_mode=False)
-    exported = remote.bucket.get("export.csv").decode("utf-8-sig")
-    assert exported.count("green") == 4
+    exported = remote.bucket.get("export.csv").decode("utf-8-sig").splitlines()
+    assert [row["colour"] for row in csv.DictReader(exported)] == ["green"] * 4
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
