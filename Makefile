@@ -14,8 +14,8 @@ MINUTES ?= 5
 LABELS ?=
 INIT ?= imagenet
 BUNDLE_NAME ?= apparel-lite0
-BUNDLE_STAGES ?= 10@128,7@176,2@192
-BUNDLE_OPTIONS ?= --precision bf16
+BUNDLE_STAGES ?= 8@128,6@160,2@192
+BUNDLE_OPTIONS ?= --freeze 3
 BUNDLE_WORK ?= bundle-work
 BUNDLE_DEFAULT ?= tagger/model/bundles/default
 
@@ -69,7 +69,7 @@ bundle: $(VENV)/.installed ## Train the default bundle, in hours: LABELS="a/labe
 	@rm -rf $(BUNDLE_DEFAULT).new
 	@mkdir $(BUNDLE_DEFAULT).new
 	@cp $(BUNDLE_DEFAULT)/MODEL_CARD.md $(BUNDLE_DEFAULT).new
-	@cd $(BUNDLE_WORK)/$(BUNDLE_NAME) && cp model.safetensors model.onnx bundle.json $(abspath $(BUNDLE_DEFAULT)).new
+	@cd $(BUNDLE_WORK)/$(BUNDLE_NAME) && cp *.safetensors model.onnx bundle.json $(abspath $(BUNDLE_DEFAULT)).new
 	@rm -rf $(BUNDLE_DEFAULT)
 	@mv $(BUNDLE_DEFAULT).new $(BUNDLE_DEFAULT)
 	@echo "$(BUNDLE_DEFAULT) is the new bundle. Measure it with tagger evaluate, and bring MODEL_CARD.md up to date."
