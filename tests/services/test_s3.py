@@ -169,7 +169,9 @@ def test_a_training_writes_its_bundle_to_s3(bucket: Bucket, tmp_path: Path) -> N
     small = ("--backbone", "tf_efficientnet_lite0", "--stages", "1@32", "--batch-size", "16")
     done = run_cli("train", f"{uri}/labels.csv", "--out", f"{bucket.uri}/mine", *small, cwd=tmp_path, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert bucket.keys("mine/") == [f"mine/{name}" for name in ("bundle.json", "model.onnx", "model.safetensors")]
+    made = {key.removeprefix("mine/") for key in bucket.keys("mine/")}
+    bundle = {"bundle.json", "descriptor.safetensors", "model.onnx", "model.safetensors"}
+    assert made - {"label_errors.csv"} == bundle | {"data_report.json", "data_report.md"}
     assert (tmp_path / "mine.work").is_dir()
     report = tag(f"{uri}/manifest.csv", f"{bucket.uri}/mine", f"{bucket.uri}/out", limit=3)
     assert report.summary["ok"] == 3
