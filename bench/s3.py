@@ -9,7 +9,8 @@ One tagger at a time against a Ceph object gateway on this machine, by way of a 
 - weather: 10 % of the requests dropped, 5 % answered with 503, and one burst of 60 s in which all are, from row 700 on.
   Every row must be ok, the exit code 0 and the rows those of the quiet run.
 
-The photos are small JPEGs of their own, the bundle a dummy, OUT lies on S3 too. --server moto takes moto's server.
+The photos are small JPEGs of their own, bundle and OUT lie on S3 too. A dummy bundle predicts nothing, which shows what
+the store costs; with --bundle the rates are those of a real night. --server moto takes moto's server.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ LEAST_SHARE = 0.8  # of the quiet rate, that must be left with LATENCY
 MOST_REQUESTS = 1.5  # times those of the quiet run, that bad weather may cost
 
 
-def put_catalogue(server: S3Server, folder: Path, rows: int) -> None:
+def put_catalogue(server: S3Server, rows: int, bundle: Path) -> None:
     """`rows` small photos, all different, a manifest of them and a bundle."""
     client = server.client()
     client.create_bucket(Bucket=BUCKET)
@@ -53,7 +54,7 @@ def put_catalogue(server: S3Server, folder: Path, rows: int) -> None:
         client.put_object(Bucket=BUCKET, Key=f"shop/images/{row:06d}.jpg", Body=data.getvalue())
     lines = "".join(f"{row:06d},images/{row:06d}.jpg\n" for row in range(rows))
     client.put_object(Bucket=BUCKET, Key="shop/manifest.csv", Body=f"item_id,image_uri\n{lines}".encode())
-    for path in dummy_bundle(folder).iterdir():
+    for path in bundle.iterdir():
         client.put_object(Bucket=BUCKET, Key=f"shop/bundle/{path.name}", Body=path.read_bytes())
     client.close()
 
@@ -100,7 +101,7 @@ def digest(server: S3Server, name: str) -> str:
     return hashlib.sha256(json.dumps(table.to_pydict()).encode()).hexdigest()
 
 
-def measure(which: str, rows: int, burst_seconds: float, shard_size: int) -> dict[str, Any]:
+def measure(which: str, rows: int, burst_seconds: float, shard_size: int, bundle: Path | None) -> dict[str, Any]:
     plans: list[tuple[str, Plan]] = [
         ("warm-up", BadWeather()),
         ("quiet", BadWeather()),
@@ -111,7 +112,7 @@ def measure(which: str, rows: int, burst_seconds: float, shard_size: int) -> dic
     server_of = {"ceph": ceph_server, "moto": moto_server}[which]
     with tempfile.TemporaryDirectory(prefix="tagger-s3-") as temporary, server_of() as server:
         folder = Path(temporary)
-        put_catalogue(server, folder, rows)
+        put_catalogue(server, rows, bundle or dummy_bundle(folder))
         runs = {}
         for name, plan in plans:
             runs[name] = tag(server, folder, name.replace(" ", "-"), plan, shard_size)
@@ -151,9 +152,10 @@ def main() -> None:
     parser.add_argument("--burst", type=float, default=60.0, metavar="SECONDS", help="of nothing but 503")
     parser.add_argument("--shard-size", type=int, default=500)
     parser.add_argument("--server", choices=("ceph", "moto"), default="ceph")
+    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="that predicts; a dummy one where none is given")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
-    result = measure(arguments.server, arguments.rows, arguments.burst, arguments.shard_size)
+    result = measure(arguments.server, arguments.rows, arguments.burst, arguments.shard_size, arguments.bundle)
     print(render(result))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
