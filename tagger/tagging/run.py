@@ -330,6 +330,10 @@ def _begin(store: ResultStore, info: RunInfo) -> None:
         store.remove_success()
         if info != existing:
             store.write_run(info)
+    except FileNotFoundError:  # only another process takes away a file that is being written
+        raise IncompleteError(
+            f"another process works on {store.out} at the same time; the same command goes on"
+        ) from None
     except OSError as error:
         raise UsageError(f"cannot write to {store.out}: {storage.reason(error)}") from None
 
