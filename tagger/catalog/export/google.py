@@ -1,6 +1,7 @@
 """A supplemental feed for Google Merchant Center: a tab-separated text file, one line per product that says something.
 
-The rules are those of Google's Merchant Center Help, as of 2025:
+The rules follow Google's Merchant Center Help, as of 2025; the limits of product details, the list of genders and how a
+text file escapes were not checked against the page itself:
 
 - 'Product data specification', id: at most 50 characters, valid Unicode without control, function or private-area
   characters; it must be the id of the primary feed. A supplemental feed holds the id and the attributes it adds.

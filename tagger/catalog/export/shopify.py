@@ -1,7 +1,9 @@
 """A product CSV that updates products of a Shopify store: tags, product category and category metafields.
 
-The rules are those of Shopify's Help Center, 'Using CSV files to import and export products', and of Shopify's public
-product taxonomy (github.com/Shopify/product-taxonomy, data/categories and data/attributes.yml), as of 2025:
+The rules follow Shopify's Help Center, 'Using CSV files to import and export products', and Shopify's public product
+taxonomy (github.com/Shopify/product-taxonomy, data/categories and data/attributes.yml), as of 2025. Not checked against
+the page itself: the 15 MB, LF line ends, that an empty cell empties, and the form of metafield values (handles, '; '),
+which is that of published examples. No file was imported into a store yet: try a few products first.
 
 - The first line holds the column headers, which are told apart by case; columns are separated by commas; the file is
   UTF-8 with LF line ends and at most 15 MB.
