@@ -59,13 +59,14 @@ command=("${TAGGER_BIN:-tagger}" run "$manifest" --out "$out" --decisions "${TAG
 command+=("$@")
 
 say "${command[*]@Q}" >>"$log"
+run='' signals=0
+trap 'signals=$((signals + 1)); [[ -z $run ]] || kill -TERM "$run" 2>/dev/null || true' TERM INT
 "${command[@]}" >>"$log" 2>&1 &
 run=$!
-trap 'kill -TERM "$run" 2>/dev/null || true' TERM INT
-code=0
-wait "$run" || code=$?
-while kill -0 "$run" 2>/dev/null; do # a signal ended the wait, not the run: it keeps its work and then leaves
-    code=0
+((signals == 0)) || kill -TERM "$run" 2>/dev/null || true # it came between the start and the line before
+waited=-1
+until ((waited == signals)); do # a signal ends the wait, not the run: it keeps its work and then leaves
+    waited=$signals code=0
     wait "$run" || code=$?
 done
 say "exit $code" >>"$log"

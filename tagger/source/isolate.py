@@ -84,8 +84,7 @@ class DecoderProcesses:
                 self._drop(process)
                 raise
             else:
-                with self._lock:
-                    self._idle.append(process)
+                self._give_back(process)
                 if isinstance(answer, ImageError):
                     raise answer
                 return answer
@@ -117,6 +116,13 @@ class DecoderProcesses:
         if self._closed:
             raise IncompleteError("the run is over")
 
+    def _give_back(self, process: _Process) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(process)
+                return
+        self._drop(process)
+
     def _drop(self, process: _Process) -> None:
         process.kill()
         with self._lock:
@@ -133,9 +139,9 @@ class DecoderProcesses:
             self._closed = True
             idle, self._idle = self._idle, []
             busy = self._alive - set(idle)
-            self._alive = set()
-        for process in busy:
-            process.kill()
+            self._alive -= set(idle)
+        for process in busy:  # the thread that waits for it sees its pipes end, and drops it
+            process.strike()
         for process in idle:
             process.end()
 
@@ -150,7 +156,7 @@ class _Lost(Exception):
 
 
 class _Process:
-    """The run's end of one decoder process. One thread at a time, but for `kill`."""
+    """The run's end of one decoder process. One thread at a time, but for `strike`."""
 
     def __init__(self, limits: IsolationLimits) -> None:
         """Start it and wait until it is ready; raises `OSError` or `_Lost`."""
@@ -226,10 +232,7 @@ class _Process:
 
     def _wait(self, pipe: IO[bytes], event: int, until: float) -> None:
         poll = select.poll()
-        try:
-            poll.register(pipe.fileno(), event)
-        except ValueError:  # the run is over and has closed the pipe
-            raise _Lost("the decoder process was ended", may_pass=False) from None
+        poll.register(pipe.fileno(), event)
         if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
             raise _Lost("the decoder process did not answer in time", may_pass=False)
 
@@ -256,8 +259,13 @@ class _Process:
             self._popen.wait()
         self._from.close()
 
+    def strike(self) -> None:
+        """End the process from another thread. The pipes stay open: a number that is closed may be another file's."""
+        self._popen.kill()
+        self._popen.wait()
+
     def kill(self) -> None:
-        """End the process whatever it does."""
+        """End the process whatever it does, and close the pipes."""
         self._popen.kill()
         self._popen.wait()
         self._to.close()
