@@ -1,10 +1,11 @@
 """`tagger run` against the usual ways: the same backbone, photos and machine, ratios in one run.
 
-    python bench/timm_way.py [--sizes 320x427 1500x2000] [--items 64] [--repeats 3] [--bundle BUNDLE]
+    python bench/timm_way.py [--sizes 320x427 1500x2000] [--items 256] [--repeats 3] [--bundle BUNDLE]
 
-`timm` is what timm's own inference script does: its evaluation transform, a loader with two worker processes and its
-default model call under inference mode. `torch` is the best plain loop: the same loader, channels-last, compiled.
-Both run the bundle's backbone at its input size, and at 224 px, timm's own size of this family, with `--at 224`.
+`timm` is what timm's own inference script does: its data set, its evaluation transform, its loader with two worker
+processes and batches of 256, and its default model call under inference mode, at the size that timm serves this
+backbone at. `torch` is the best plain loop at that size: small batches, two worker processes, channels-last, compiled.
+`timm, small` and `torch, small` are kinder: small batches of the bundle's own input size.
 `tagger` is the hot loop from the manifest to the commit. `float32 at 224` is ONNX Runtime's prediction alone, of the
 bundle's network at 224 px with every core: what the shipped path, decoding included, is held against.
 Engines are warm; loaders are started anew for every turn, as a script does. The ways take turns. `photos/s` are by the
@@ -27,9 +28,8 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from tagger.demo import draw_photos
 from tagger.model.bundle import Bundle, load_bundle
@@ -38,19 +38,7 @@ from tagger.model.torch_engine import load_network
 from tagger.tagging.bench import BenchOptions, measure
 
 WORKERS, BATCH = 2, 16
-
-
-class Photos(Dataset[torch.Tensor]):
-    """Photos with timm's evaluation transform."""
-
-    def __init__(self, folder: Path, transform: Callable[[Image.Image], torch.Tensor]) -> None:
-        self.paths, self.transform = sorted(folder.glob("*.jpg")), transform
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.transform(Image.open(self.paths[index]).convert("RGB"))
+SCRIPT_BATCH = 256  # the default of timm's inference.py, as are two workers
 
 
 def cpu_seconds() -> float:
@@ -66,30 +54,51 @@ def timed(photos: int, work: Callable[[], object]) -> tuple[float, float]:
     return photos / (time.monotonic() - wall), 1000 * (cpu_seconds() - cpu) / photos
 
 
-def loop(model: nn.Module, photos: Photos, layout: torch.memory_format) -> Callable[[], None]:
-    """A script's loop over a folder."""
+def script(model: nn.Module, photos: Path, settings: dict[str, Any], batch: int) -> Callable[[], None]:
+    """The loop of timm's inference.py."""
+    dataset = timm.data.create_dataset(name="", root=str(photos))
 
     def run() -> None:
+        cpu = torch.device("cpu")
+        loader = timm.data.create_loader(
+            dataset, batch_size=batch, use_prefetcher=True, num_workers=WORKERS, device=cpu, **settings
+        )
         with torch.inference_mode():
-            for batch in DataLoader(photos, BATCH, num_workers=WORKERS):
-                padded = torch.zeros(BATCH, *batch.shape[1:])
-                padded[: len(batch)] = batch
-                model(padded.to(memory_format=layout)).softmax(1).topk(5)
+            for pixels, _ in loader:
+                model(pixels).softmax(-1).topk(5)
 
     return run
 
 
-def ways(bundle: Bundle, folder: Path, size: int) -> dict[str, Callable[[], None]]:
+def plain(model: nn.Module, photos: Path, settings: dict[str, Any]) -> Callable[[], None]:
+    """The best plain loop: whole batches of one shape, so that nothing is compiled twice."""
+    dataset = timm.data.create_dataset(name="", root=str(photos), transform=timm.data.create_transform(**settings))
+
+    def run() -> None:
+        with torch.inference_mode():
+            for pixels, _ in DataLoader(dataset, BATCH, num_workers=WORKERS):
+                padded = torch.zeros(BATCH, *pixels.shape[1:])
+                padded[: len(pixels)] = pixels
+                model(padded.to(memory_format=torch.channels_last)).softmax(1).topk(5)
+
+    return run
+
+
+def ways(bundle: Bundle, folder: Path) -> dict[str, Callable[[], None]]:
     backbone = timm.create_model(bundle.network.backbone, num_classes=1000, pretrained=False).eval()
-    settings = timm.data.resolve_data_config({"input_size": (3, size, size)}, model=backbone)
-    photos = Photos(folder / "images", timm.data.create_transform(**settings))
+    size, photos = bundle.input_spec.size, folder / "images"
+    own = timm.data.resolve_data_config({}, model=backbone)
+    small = timm.data.resolve_data_config({"input_size": (3, size, size)}, model=backbone)
     best = timm.create_model(bundle.network.backbone, num_classes=1000, pretrained=False).eval()
-    compiled = torch.compile(best.to(memory_format=torch.channels_last))
+    compiled = torch.compile(best.to(memory_format=torch.channels_last), dynamic=False)
     with torch.inference_mode():
-        compiled(torch.zeros(BATCH, 3, size, size).to(memory_format=torch.channels_last))
+        for side in (own["input_size"][1], size):  # compiled for each, not for any size
+            compiled(torch.zeros(BATCH, 3, side, side).to(memory_format=torch.channels_last))
     return {
-        "timm": loop(backbone, photos, torch.contiguous_format),
-        "torch": loop(compiled, photos, torch.channels_last),
+        "timm": script(backbone, photos, own, SCRIPT_BATCH),
+        "timm, small": script(backbone, photos, small, BATCH),
+        "torch": plain(compiled, photos, own),
+        "torch, small": plain(compiled, photos, small),
     }
 
 
@@ -113,7 +122,7 @@ def float_at_224(bundle: Bundle, folder: Path, photos: int) -> Callable[[], None
 
 def compare(bundle: Bundle, size: tuple[int, int], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     manifest = draw_photos(str(folder), arguments.items, size)
-    scripts = ways(bundle, folder, arguments.at or bundle.input_spec.size)
+    scripts = ways(bundle, folder)
     predict = float_at_224(bundle, folder, arguments.items)
     turns: dict[str, list[tuple[float, float]]] = {}
     for repeat in range(arguments.repeats):
@@ -154,10 +163,9 @@ def render(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["320x427", "1500x2000"], help="WxH of the drawn photos")
-    parser.add_argument("--items", type=int, default=64)
+    parser.add_argument("--items", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--bundle", help="default: the one inside the package")
-    parser.add_argument("--at", type=int, help="input size of the two scripts; default: the bundle's")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.bundle)

@@ -27,6 +27,14 @@ from tagger.cli.options import example
 @click.option("--backbone", default="tf_efficientnet_lite0", show_default=True, help="Any EfficientNet that timm has.")
 @click.option("--stages", default="10@128,8@176,4@224", show_default=True, help="epochs@pixels, served size last.")
 @click.option(
+    "--tap",
+    "taps",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="A stage of the backbone whose pooled maps the heads see beside the embedding. Repeatable. Default: as the "
+    "bundle of --init default has it, else none.",
+)
+@click.option(
     "--freeze",
     type=click.IntRange(min=0),
     default=0,

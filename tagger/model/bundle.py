@@ -46,6 +46,11 @@ class NetworkSpec:
 
     backbone: str  # timm's name
     features: int  # length of the embedding
+    taps: tuple[int, ...] = ()  # stages whose pooled maps the heads see beside it
+
+    def to_dict(self) -> dict[str, Any]:
+        """As bundle.json has it, and as it is in the bundle's identity: taps are named where there are any."""
+        return {"backbone": self.backbone, "features": self.features} | ({"taps": list(self.taps)} if self.taps else {})
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Bundle:
     def bundle_id(self) -> str:
         """A digest of weights, preprocessing, attributes and ordered values."""
         values = [[a.name, list(a.value_names)] for a in self.schema.attributes]
-        return digest([self.files, asdict(self.input_spec), asdict(self.network), values])
+        return digest([self.files, asdict(self.input_spec), self.network.to_dict(), values])
 
     @property
     def calibration_id(self) -> str:
@@ -142,7 +147,7 @@ def save_bundle(bundle: Bundle, folder: str) -> Bundle:
         "bundle_id": bundle.bundle_id,
         "calibration_id": bundle.calibration_id,
         "input": asdict(bundle.input_spec),
-        "network": asdict(bundle.network),
+        "network": bundle.network.to_dict(),
         "files": bundle.files,
         "metrics": bundle.metrics,
         "provenance": bundle.provenance,
@@ -192,7 +197,11 @@ def _parse(data: Any, folder: str, path: str) -> Bundle:
                 std=_three(data["input"]["std"]),
                 version=int(data["input"]["version"]),
             ),
-            network=NetworkSpec(str(data["network"]["backbone"]), int(data["network"]["features"])),
+            network=NetworkSpec(
+                backbone=str(data["network"]["backbone"]),
+                features=int(data["network"]["features"]),
+                taps=tuple(int(tap) for tap in data["network"].get("taps", ())),
+            ),
             calibration=Calibration.from_dict(data["calibration"]),
             files={str(name): str(sha256) for name, sha256 in data["files"].items()},
             provenance=dict(data.get("provenance") or {}),

@@ -22,8 +22,8 @@ from tagger.model.net import AttributeNet
 def load_network(bundle: Bundle) -> AttributeNet:
     """The bundle's network with its weights in float32, for evaluation; raises `BundleError` where they do not fit."""
     weights = bundle.file(WEIGHTS)
-    net = AttributeNet(bundle.network.backbone, bundle.schema, bundle.input_spec)
     try:
+        net = AttributeNet(bundle.network.backbone, bundle.schema, bundle.input_spec, taps=bundle.network.taps)
         tensors = load_file(Path(weights))
         net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (SafetensorError, RuntimeError) as error:

@@ -59,6 +59,7 @@ class Recipe:
     backbone: str = "tf_efficientnet_lite0"
     stages: str = "10@128,8@176,4@224"
     freeze: int = 0
+    taps: tuple[int, ...] = ()  # none: those of the default bundle where training starts from it
     batch_size: int = 64
     groups: tuple[str, ...] = ("contributor", "brand")
     device: str = "cpu"
@@ -93,6 +94,7 @@ def train_bundle(
         backbone=recipe.backbone,
         stages=Stage.parse(recipe.stages),
         frozen_stages=recipe.freeze,
+        taps=recipe.taps,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         device=recipe.device,
@@ -112,6 +114,8 @@ def train_bundle(
         min_count=recipe.min_count,
         mask_others=recipe.unknown_values == "mask",
     )
+    if not recipe.taps and recipe.init[0] == "default":
+        config = replace(config, taps=load_bundle().network.taps)
     initial = initial_weights(recipe.init, recipe.backbone, work)  # before hours of work: it may not be there
     prepared = prepare(wanted, progress)
     photos = prepared.photos
@@ -146,7 +150,7 @@ def _described(
         name=recipe.name or storage.name(recipe.out),
         schema=photos.schema,
         input_spec=InputSpec(config.stages[-1].size),
-        network=NetworkSpec(recipe.backbone, int(net.backbone.num_features)),  # type: ignore[arg-type]
+        network=NetworkSpec(recipe.backbone, int(net.backbone.num_features), net.taps),  # type: ignore[arg-type]
         calibration=Calibration(),
         provenance={
             "command": recipe.command,
@@ -192,7 +196,7 @@ def _list_label_errors(
 
 def _before_training(photos: LabelledPhotos, config: TrainConfig, initial: Path | None) -> AttributeNet:
     """The network as the training met it."""
-    net = AttributeNet(config.backbone, photos.schema, InputSpec(config.stages[-1].size))
+    net = AttributeNet(config.backbone, photos.schema, InputSpec(config.stages[-1].size), taps=config.taps)
     if initial is not None:
         load_weights(net, initial)
     return net

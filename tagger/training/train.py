@@ -81,6 +81,7 @@ class TrainConfig:
     head_lr: float = 2e-3
     layer_decay: float = 0.9  # learning-rate factor from each block to the one before
     frozen_stages: int = 0  # of the backbone, with its stem: they keep their weights and their batch statistics
+    taps: tuple[int, ...] = ()  # stages whose pooled maps the heads see beside the embedding
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of all steps
     drop_path: float = 0.2
@@ -188,6 +189,7 @@ def fit(
         InputSpec(config.stages[-1].size),
         drop_path=config.drop_path,
         dropout=config.dropout,
+        taps=config.taps,
     )
     if initial is not None:
         load_weights(net, initial)
@@ -277,6 +279,8 @@ def predict_pack(
 def load_weights(net: AttributeNet, file: Path) -> None:
     """Take over a backbone (timm's parameter names) or a whole network; heads of other shapes start anew.
 
+    Heads of a network without taps are taken over by one with taps: what the taps show weighs nothing at first.
+
     Raises:
         UsageError: the file holds another backbone, or is no safetensors file.
     """
@@ -287,12 +291,19 @@ def load_weights(net: AttributeNet, file: Path) -> None:
     own = net.state_dict()
     if not any(name.startswith("backbone.") for name in tensors):
         tensors = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
+    tensors = {n: _widened(t, own[n]) if n in own else t for n, t in tensors.items()}
     fitting = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
     wanted = [n for n in own if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
     missing = [n for n in wanted if n not in fitting]
     if missing:
         raise UsageError(f"{file} does not fit the backbone: {len(missing)} of {len(wanted)} tensors are missing")
     net.load_state_dict(fitting, strict=False)
+
+
+def _widened(head: Tensor, own: Tensor) -> Tensor:
+    """The weights of a head that saw only the embedding, for one that sees more; any other tensor as it is."""
+    wider = head.ndim == 2 and own.ndim == 2 and len(head) == len(own) and head.shape[1] < own.shape[1]
+    return F.pad(head, (0, own.shape[1] - head.shape[1])) if wider else head
 
 
 def _val_record(logits: npt.NDArray[np.float32], val: LabelledPhotos) -> dict[str, dict[str, float]]:

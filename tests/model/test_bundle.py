@@ -162,12 +162,21 @@ def test_attributes_and_ordered_values_belong_to_the_bundle_id(tmp_path: Path, s
         {"input_spec": InputSpec(224, (0.1, 0.2, 0.3), (0.4, 0.5, 0.7), 1)},
         {"input_spec": InputSpec(224, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 2)},
         {"network": NetworkSpec("tf_efficientnet_lite1", 1280)},
+        {"network": NetworkSpec("tf_efficientnet_lite0", 1280, (5, 6))},
     ],
 )
 def test_input_and_network_belong_to_the_bundle_id_only(tmp_path: Path, schema: Schema, changes: Any) -> None:
     before, after = ids(tmp_path, schema), ids(tmp_path, schema, **changes)
     assert after[0] != before[0]
     assert after[1] == before[1]
+
+
+def test_taps_are_kept_and_a_bundle_without_says_nothing_of_them(tmp_path: Path, schema: Schema) -> None:
+    make(tmp_path / "plain", schema)
+    assert "taps" not in json.loads((tmp_path / "plain" / "bundle.json").read_text("utf-8"))["network"]
+    assert load_bundle(str(tmp_path / "plain")).network.taps == ()
+    make(tmp_path / "tapped", schema, network=NetworkSpec("tf_efficientnet_lite0", 1280, (5, 6)))
+    assert load_bundle(str(tmp_path / "tapped")).network.taps == (5, 6)
 
 
 def test_weights_and_graph_belong_to_the_bundle_id_only(tmp_path: Path, schema: Schema) -> None:

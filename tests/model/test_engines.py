@@ -19,7 +19,8 @@ import pytest
 from fakes import run_python
 
 from tagger.errors import BundleError, UsageError
-from tagger.model.bundle import GRAPH, WEIGHTS, Bundle, load_bundle, save_bundle
+from tagger.model.bundle import GRAPH, WEIGHTS, Bundle, NetworkSpec, load_bundle, save_bundle
+from tagger.model.confidence import Calibration
 from tagger.model.engine import DummyEngine, EngineSpec, InputSpec
 from tagger.model.onnx_engine import OnnxEngine
 from tagger.schema import Schema, parse_schema
@@ -298,6 +299,31 @@ def test_the_graph_tells_nothing_of_the_machine_it_was_made_on(network_bundle: s
     data = Path(network_bundle, GRAPH).read_bytes()
     for trace in (b"/home/", b"/root/", b"/tmp/", b"site-packages", b".py", str(Path(__file__).parents[2]).encode()):
         assert trace not in data
+
+
+def test_both_engines_take_a_network_with_taps(apparel: Schema, tmp_path: Path) -> None:
+    import torch
+
+    from tagger.model.export import export_network
+    from tagger.model.net import AttributeNet
+    from tagger.model.torch_engine import TorchEngine
+
+    torch.manual_seed(1)
+    net = AttributeNet("tf_efficientnet_lite0", apparel, InputSpec(64), taps=(5, 6))
+    for head in net.heads.values():
+        assert isinstance(head, torch.nn.Linear)
+        torch.nn.init.normal_(head.weight, std=0.5)
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    with torch.no_grad():
+        net.train()(torch.from_numpy(pixels))
+    export_network(net, tmp_path, 64)
+    spec = NetworkSpec("tf_efficientnet_lite0", 1280, net.taps)
+    saved = Bundle(str(tmp_path), "tapped", apparel, InputSpec(64), spec, Calibration())
+    bundle = save_bundle(saved, str(tmp_path))
+    scores = onnx_engine(bundle, 8).predict(pixels)
+    assert scores.logits.std() > 0.1
+    assert scores.logits == pytest.approx(TorchEngine(bundle, "cpu", 8).predict(pixels).logits, abs=1e-3)
+    assert scores.embedding.shape == (8, 1280)
 
 
 def test_attributes_may_be_named_like_methods_of_a_module(tmp_path: Path) -> None:

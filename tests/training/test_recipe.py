@@ -134,6 +134,14 @@ def test_training_logs_a_curve(trained: tuple[Path, Result, list[str], list[str]
     assert [(line["epoch"], line["size"]) for line in curve(trained[0])] == [(1, 32), (2, 32)]
 
 
+def test_taps_are_in_the_bundle(womens_labels: Path, tmp_path: Path, start_weights: Path) -> None:
+    out = tmp_path / "b"
+    options = [*train_options(start_weights), "--stages", "1@32", "--tap", 2, "--tap", 3, "--no-label-errors"]
+    result = tagger("train", womens_labels, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    assert load_bundle(str(out)).network.taps == (2, 3)
+
+
 def test_photo_that_does_not_open_is_named_and_counted(trained: tuple[Path, Result, list[str], list[str]]) -> None:
     said = trained[1].stderr
     assert "1 of 3" in said

@@ -248,6 +248,44 @@ def test_stages_that_the_backbone_does_not_have_cannot_be_frozen(toy: Schema, ba
         AttributeNet(backbone, toy, InputSpec(32)).freeze(stages)
 
 
+@pytest.mark.parametrize(("backbone", "taps"), [(BACKBONE, (9,)), (BACKBONE, (1, 0)), ("test_resnet", (1,))])
+def test_stages_that_the_backbone_does_not_have_cannot_be_tapped(
+    toy: Schema, backbone: str, taps: tuple[int, ...]
+) -> None:
+    with pytest.raises(UsageError, match="cannot tap stages"):
+        AttributeNet(backbone, toy, InputSpec(32), taps=taps)
+
+
+def test_heads_with_taps_begin_as_the_heads_without(toy: Schema, start_weights: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(3)
+    plain = AttributeNet(BACKBONE, toy, InputSpec(32))
+    load_weights(plain, start_weights)
+    save_file(plain.state_dict(), tmp_path / "whole.safetensors")
+    tapped = AttributeNet(BACKBONE, toy, InputSpec(32), taps=(2, 3))
+    load_weights(tapped, tmp_path / "whole.safetensors")
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected, found = plain.eval()(pixels), tapped.eval()(pixels)
+    assert torch.allclose(found[0], expected[0], atol=1e-6)
+    assert torch.equal(found[1], expected[1])
+
+
+def test_what_the_taps_show_is_learned_from(
+    shop: tuple[LabelledPhotos, PhotoPack], tmp_path: Path, start_weights: Path
+) -> None:
+    config = replace(TINY, taps=(2, 3), stages=(Stage(1, 32),), ema_decay=0.0)
+    net = fit(*shop, config, tmp_path, start_weights)
+    features = int(net.backbone.num_features)  # type: ignore[arg-type]
+    for head in net.heads.values():
+        assert isinstance(head, torch.nn.Linear)
+        assert head.in_features > features
+        assert bool(head.weight[:, features:].abs().sum() > 0)
+    assert net.tap_norm is not None
+    assert bool(net.tap_norm.running_mean.abs().sum() > 0)  # type: ignore[union-attr]
+
+
 def test_photos_are_mixed_in_every_stage_but_the_last(
     shop: tuple[LabelledPhotos, PhotoPack],
     undisturbed: tuple[Path, dict[str, torch.Tensor]],
