@@ -5,7 +5,9 @@ Nothing here imports torch or ONNX Runtime; an engine is built inside the worker
 
 from __future__ import annotations
 
+import queue
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -58,7 +60,7 @@ class EngineSpec:
     """All that a worker needs to build its engine."""
 
     bundle: str  # local folder of the bundle
-    device: str  # 'cpu', 'cuda' or 'cuda:N'
+    device: str  # 'cpu', 'cuda:N', or 'cuda': every GPU there is
     batch_size: int  # the fixed shape of a batch; smaller ones are padded up to it
     threads: int  # of the CPU that all predictions together may use
 
@@ -80,9 +82,37 @@ class EngineSpec:
             from tagger.model.onnx_engine import OnnxEngine
 
             return OnnxEngine(bundle, self.batch_size, self.threads)
-        from tagger.model.torch_engine import TorchEngine
+        from tagger.model.torch_engine import TorchEngine, devices_of
 
-        return TorchEngine(bundle, self.device, self.batch_size)
+        engines = [TorchEngine(bundle, device, self.batch_size) for device in devices_of(self.device)]
+        return engines[0] if len(engines) == 1 else SeveralEngines(engines)
+
+
+class SeveralEngines:
+    """Engines of the same bundle on several devices, as one: a batch goes to the device that has been free longest."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = tuple(engines)
+        self.schema, self.input_spec = engines[0].schema, engines[0].input_spec
+        self.device = "; ".join(engine.device for engine in engines)
+        self.parallel = sum(engine.parallel for engine in engines)
+        self._free: queue.SimpleQueue[Engine] = queue.SimpleQueue()
+        for turn in range(max(engine.parallel for engine in engines)):  # in turn, not one device after the other
+            for engine in engines:
+                if turn < engine.parallel:
+                    self._free.put(engine)
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> Scores:
+        """As `Engine.predict`; threads beyond `parallel` wait."""
+        engine = self._free.get()
+        try:
+            return engine.predict(pixels)
+        finally:
+            self._free.put(engine)
+
+    def close(self) -> None:
+        for engine in self._engines:
+            engine.close()
 
 
 class DummyEngine:

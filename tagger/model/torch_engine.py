@@ -31,6 +31,12 @@ def load_network(bundle: Bundle) -> AttributeNet:
     return net.eval()
 
 
+def devices_of(device: str) -> list[str]:
+    """The devices that `device` stands for: 'cuda' is every GPU of the machine (CUDA_VISIBLE_DEVICES chooses some)."""
+    count = torch.cuda.device_count()
+    return [f"cuda:{number}" for number in range(count)] if device == "cuda" and count > 1 else [device]
+
+
 class TorchEngine:
     """Predicts batches of one fixed shape, as `OnnxEngine` does.
 

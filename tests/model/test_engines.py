@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +23,7 @@ from fakes import run_python
 from tagger.errors import BundleError, UsageError
 from tagger.model.bundle import GRAPH, WEIGHTS, Bundle, NetworkSpec, load_bundle, save_bundle
 from tagger.model.confidence import Calibration
-from tagger.model.engine import DummyEngine, EngineSpec, InputSpec
+from tagger.model.engine import DummyEngine, EngineSpec, InputSpec, Scores, SeveralEngines
 from tagger.model.onnx_engine import OnnxEngine
 from tagger.schema import Schema, parse_schema
 
@@ -47,12 +49,14 @@ def torch_engine(bundle: Bundle, batch_size: int = BATCH) -> Any:
     return TorchEngine(bundle, "cpu", batch_size)
 
 
-@pytest.fixture(scope="module", params=["onnx", "torch", "dummy"])
+@pytest.fixture(scope="module", params=["onnx", "torch", "two at once", "dummy"])
 def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Any:
     if request.param == "onnx":
         return onnx_engine(bundle)
     if request.param == "torch":
         return torch_engine(bundle)
+    if request.param == "two at once":
+        return SeveralEngines([torch_engine(bundle), torch_engine(bundle)])
     return DummyEngine(bundle.schema, bundle.input_spec)
 
 
@@ -182,6 +186,65 @@ def test_an_unknown_device_is_refused(dummy_bundle: str, device: str) -> None:
 def test_a_cuda_device_that_is_not_there_is_refused(network_bundle: str) -> None:
     with pytest.raises(UsageError, match=r"--device cuda:99: this machine has \d+ CUDA devices"):
         EngineSpec(network_bundle, "cuda:99", BATCH, threads=1).build()
+
+
+class Counting:
+    """An engine that says which one it is and how many predict on it at once."""
+
+    def __init__(self, bundle: Bundle, device: str, parallel: int = 2) -> None:
+        self.schema, self.input_spec = bundle.schema, bundle.input_spec
+        self.device, self.parallel = device, parallel
+        self.calls = self.now = self.most = 0
+        self.closed = False
+        self._lock = threading.Lock()
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> Scores:
+        with self._lock:
+            self.calls, self.now = self.calls + 1, self.now + 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.01)
+        with self._lock:
+            self.now -= 1
+        if pixels[0, 0, 0, 0] == 255:
+            raise ValueError("a photo that this engine cannot take")
+        return Scores(np.zeros((len(pixels), 1), np.float32), np.zeros((len(pixels), 1), np.float32))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_several_devices_share_the_work_and_none_is_asked_too_much(bundle: Bundle) -> None:
+    engines = [Counting(bundle, "one", 2), Counting(bundle, "other", 1)]
+    several = SeveralEngines(engines)
+    assert several.parallel == 3
+    assert several.device == "one; other"
+    bad, good = np.full((1, 2, 2, 3), 255, np.uint8), np.zeros((1, 2, 2, 3), np.uint8)
+    for _ in range(5):  # a device whose prediction fails is not lost to the others
+        with pytest.raises(ValueError, match="cannot take"):
+            several.predict(bad)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(several.predict, [good] * 60))
+    assert [engine.most for engine in engines] == [2, 1]
+    assert all(engine.calls >= 10 for engine in engines)
+    assert sum(engine.calls for engine in engines) == 65
+    several.close()
+    assert all(engine.closed for engine in engines)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "built"),
+    [("cuda", 1, "cuda"), ("cuda", 3, "cuda:0; cuda:1; cuda:2"), ("cuda:1", 3, "cuda:1")],
+)
+def test_cuda_is_every_gpu_of_the_machine(
+    network_bundle: str, monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, built: str
+) -> None:
+    import torch
+
+    from tagger.model import torch_engine as module
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(module, "TorchEngine", lambda bundle, device, batch_size: Counting(bundle, device))
+    assert EngineSpec(network_bundle, device, BATCH, threads=1).build().device == built
 
 
 # -- files that do not fit -----------------------------------------------------------------------------------------
