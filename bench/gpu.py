@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from tagger.demo import draw_photos
-from tagger.model.bundle import Bundle, load_bundle, save_bundle
+from tagger.model.bundle import DESCRIPTOR, Bundle, load_bundle, save_bundle
 from tagger.model.export import export_network
 from tagger.model.torch_engine import TorchEngine, load_network
 from tagger.source.decode import decode
@@ -43,6 +43,8 @@ SECONDS = 3.0  # of every figure of the network
 def at_224(bundle: Bundle, folder: Path) -> Bundle:
     """The bundle's network with an input of 224 px."""
     export_network(load_network(bundle), folder, SIDE)
+    if DESCRIPTOR in bundle.files:
+        shutil.copyfile(bundle.file(DESCRIPTOR), folder / DESCRIPTOR)
     return save_bundle(replace(bundle, input_spec=replace(bundle.input_spec, size=SIDE)), str(folder))
 
 
