@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 
 from tagger.storage import local
 from tagger.storage.names import join
 
 CHUNK = 1 << 20  # bytes
+UNUSED_SECONDS = 30 * 86_400.0  # copies that nobody asked for that long are removed
 
 
 def local_copies(folder: str, checksums: Mapping[str, str]) -> str:
@@ -22,7 +25,8 @@ def local_copies(folder: str, checksums: Mapping[str, str]) -> str:
 
     Copies stay in the user's cache (`$XDG_CACHE_HOME/tagger`, by default `~/.cache/tagger`) in a folder named after
     the checksums, so that files which were replaced in the store are other copies; a copy that was damaged since is
-    fetched again. Where no cache can be written, they last as long as the process.
+    fetched again. Copies that nobody asked for in 30 days are removed when new ones are made. Where no cache can be
+    written, they last as long as the process.
 
     Args:
         checksums: file name → sha256.
@@ -31,13 +35,27 @@ def local_copies(folder: str, checksums: Mapping[str, str]) -> str:
         OSError: a file cannot be read or written, or is not that of its checksum.
     """
     key = hashlib.sha256(json.dumps(sorted(checksums.items())).encode()).hexdigest()[:32]
-    place = os.path.join(_cache_folder(), "copies", key)
-    local.make_folder(place)
+    copies = os.path.join(_cache_folder(), "copies")
+    place = os.path.join(copies, key)
+    if not os.path.isdir(place):
+        local.make_folder(place)
+        _remove_unused(copies)
+    with contextlib.suppress(OSError):  # a cache of another user's: it is used, not kept
+        os.utime(place)
     for name, expected in checksums.items():
         path = os.path.join(place, name)
         if not (os.path.isfile(path) and _sha256(path) == expected):
             _fetch(join(folder, name), path, expected)
     return place
+
+
+def _remove_unused(copies: str) -> None:
+    """Remove the copies that were last asked for more than `UNUSED_SECONDS` ago; what cannot be removed stays."""
+    for place in os.listdir(copies):
+        path = os.path.join(copies, place)
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(path).st_mtime > UNUSED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _fetch(reference: str, path: str, expected: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -340,6 +341,31 @@ def test_local_copies_are_checked_and_made_once(bucket: Bucket) -> None:
     storage.local_copies(f"{bucket.uri}/b", checksums)
     assert storage.read_bytes(f"{folder}/one") == b"1"
     assert bucket.proxy.requests == asked + 1
+
+
+def test_copies_that_nobody_used_for_a_month_go_when_new_ones_are_made(bucket: Bucket) -> None:
+    import hashlib
+
+    bundles = [f"bundle {n}".encode() for n in range(3)]
+    for n, data in enumerate(bundles):
+        bucket.put(f"{n}/file", data)
+
+    def copy(n: int) -> str:
+        return storage.local_copies(f"{bucket.uri}/{n}", {"file": hashlib.sha256(bundles[n]).hexdigest()})
+
+    old, used = copy(0), copy(1)
+    for folder in (old, used):
+        month_ago = os.stat(folder).st_mtime - 31 * 86_400
+        os.utime(folder, (month_ago, month_ago))
+    copy(1)  # used again
+    assert os.path.isdir(old)  # nothing new was made
+    new = copy(2)
+    assert not os.path.exists(old)
+    assert storage.read_bytes(f"{used}/file") == bundles[1]
+    assert storage.read_bytes(f"{new}/file") == bundles[2]
+    asked = bucket.proxy.requests
+    assert storage.read_bytes(f"{copy(0)}/file") == bundles[0]  # fetched again
+    assert bucket.proxy.requests > asked
 
 
 def test_a_file_of_another_checksum_is_never_handed_out(bucket: Bucket) -> None:
