@@ -35,7 +35,6 @@ from tagger.model.confidence import (
     WHOLE_PHOTO,
     Calibration,
     decide,
-    see,
 )
 from tagger.model.gate import Gate, Sight
 from tagger.model.pooling import pool_scores
@@ -135,8 +134,10 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
 
     values = table.column("scores").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     logits = values.reshape(-1, schema.n_scores).astype(np.float32)
-    described = list_matrix(table.column(DESCRIPTOR_COLUMN)) if info.descriptors else None
-    by_photo_sight = see(described, calibration)
+    described, by_photo_sight = None, None
+    if calibration.gate is not None and info.descriptors:
+        described = list_matrix(table.column(DESCRIPTOR_COLUMN), calibration.gate.length)
+        by_photo_sight = calibration.gate.see(described)
     by_photo = decide(logits, schema, calibration, target, by_photo_sight)
     counts, sight = np.ones(len(logits), bool), None
     if calibration.gate is not None and described is not None and by_photo_sight is not None:

@@ -151,11 +151,15 @@ class RunInfo:
             raise UsageError(f"{path} is damaged: {error}") from None
 
 
-def list_matrix(lists: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    """A column of lists of one length as (rows that are not null, length)."""
+def list_matrix(lists: pa.ChunkedArray, length: int = 0) -> npt.NDArray[np.float32]:
+    """A column of lists of one length as (rows that are not null, length).
+
+    Args:
+        length: that of a matrix without rows: where all are null, the column does not tell.
+    """
     values = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     rows = len(lists) - lists.null_count
-    return values.reshape(rows, -1).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
+    return values.reshape(rows, -1).astype(np.float32) if rows else np.zeros((0, length), np.float32)
 
 
 def read_parquet(path: str, columns: Sequence[str] | None = None) -> pa.Table:

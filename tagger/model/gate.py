@@ -40,6 +40,11 @@ class Gate:
     unchecked: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     # ^ target → kind → attributes that were never validated on it
 
+    @property
+    def length(self) -> int:
+        """Length of a descriptor."""
+        return int(self.points.shape[1])
+
     def see(self, descriptors: npt.NDArray[np.float32]) -> Sight:
         """Kind and familiarity of photos from their descriptors, (photos, length of a descriptor)."""
         distance = nearest(descriptors, self.points.astype(np.float32)).round(DISTANCE_DECIMALS)

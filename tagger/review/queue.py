@@ -34,7 +34,7 @@ from tagger.compare import parse_comparisons
 from tagger.errors import UsageError
 from tagger.final import DISAGREEMENT, FinalTag, Subject, final_tags, stored_doubts
 from tagger.ledger import Ledger
-from tagger.model.confidence import Calibration, probabilities, see
+from tagger.model.confidence import Calibration, probabilities
 from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix, read_parquet
 
 AUDIT = "audit"
@@ -134,14 +134,16 @@ class _Part:
         reasons = table.column("review_reasons").to_pylist()
         scores = pc.list_flatten(table.column("scores")).to_numpy().astype(np.float32)
         logits = scores.reshape(table.num_rows, info.schema.n_scores)
-        p = probabilities(logits, info.schema, Calibration.from_dict(info.calibration))
+        calibration = Calibration.from_dict(info.calibration)
+        p = probabilities(logits, info.schema, calibration)
         known = ledger.items()
         rows = [i for i, item_id in enumerate(item_ids) if item_id in known]
         doubts = [stored_doubts(item_ids[i], shas[i], reasons[i], info, ledger) for i in rows]
         subjects = [Subject(item_ids[i], (shas[i],), doubt) for i, doubt in zip(rows, doubts, strict=True)]
         sight = None
-        if info.descriptors:
-            sight = see(list_matrix(table.column(DESCRIPTOR_COLUMN))[rows], Calibration.from_dict(info.calibration))
+        if calibration.gate is not None and info.descriptors:
+            described = list_matrix(table.column(DESCRIPTOR_COLUMN), calibration.gate.length)
+            sight = calibration.gate.see(described[rows])
         tags = final_tags(logits[rows], subjects, info, ledger, sight)
         return cls(table, info, ledger, item_ids, shas, reasons, p, dict(zip(rows, tags, strict=True)))
 

@@ -14,6 +14,7 @@ from PIL import Image
 from review.small import word
 
 from tagger.cli.run import render_summary
+from tagger.errors import BrakeError
 from tagger.ledger import Ledger
 from tagger.model.bundle import load_bundle, save_bundle
 from tagger.model.confidence import Calibration
@@ -107,6 +108,32 @@ def test_products_leave_unfamiliar_photos_out_where_they_can(
     assert by_item["chart"]["review_reasons"] == ["unfamiliar_photo"]
     assert by_item["chart"]["category_decision"] == "review"
     assert by_item["gone"]["review_reasons"] == []
+
+
+def test_a_shard_of_which_nothing_can_be_read(home: tuple[Shop, Describer, npt.NDArray[np.float32]]) -> None:
+    shop, describer, points = home
+    known = shop.items[:N]
+    shop.write([("gone", "images/gone.png"), ("lost", "images/lost.png"), *known])
+    shop.run(bundle=gated(shop, "gated", points, describer), shard_size=2)
+    assert [row["item_id"] for row in shop.rows() if row["status"] == "failed"] == ["gone", "lost"]
+    store = shop.store()
+    info = store.require_run()
+    assert list(open_questions(store, info, Ledger(()), Selection())) == []  # all others are sure
+    products = combine_products(store, info, Ledger(()), rows_per_bucket=1)  # some without a photo that was read
+    assert {row["item_id"]: row["n_ok"] for table in products for row in table.to_pylist()} == {
+        **dict.fromkeys(("gone", "lost"), 0),
+        **{item_id: 1 for item_id, _ in known},
+    }
+
+
+def test_nothing_can_be_read(home: tuple[Shop, Describer, npt.NDArray[np.float32]]) -> None:
+    """As when a share is not mounted."""
+    shop, describer, points = home
+    bundle = gated(shop, "gated", points, describer)
+    shop.write([("gone", "images/gone.png"), ("lost", "images/lost.png")])
+    with pytest.raises(BrakeError, match="2 of 2 rows failed"):
+        shop.run(bundle=bundle, max_failed=0.5)
+    assert [row["n_ok"] for row in shop.products()] == [0, 0]
 
 
 def test_review_asks_about_unfamiliar_photos_and_a_persons_word_stands(
