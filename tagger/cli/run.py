@@ -62,10 +62,12 @@ def run(as_json: bool, executor: str, **options: Any) -> None:
     Exit codes: 0 complete, 1 incomplete (run again), 2 usage or bad input, 3 a brake held (too many failures, too
     much churn, too few rows), 4 another run holds OUT, 70 internal error, 75 interrupted, work kept.
     """
-    from tagger.tagging.run import Progress, RunOptions, run_tagging, stop_on_signals
+    from tagger.tagging.signals import stop_on_signals
 
     bar = ProgressBar()
     with stop_on_signals() as stop:
+        from tagger.tagging.run import Progress, RunOptions, run_tagging  # slow to import: a signal meanwhile counts
+
         try:
             report = run_tagging(RunOptions(**options), stop, Progress(bar.start, bar.advance))
         finally:
@@ -167,7 +169,7 @@ class ProgressBar:
         """`total` rows, `done` of them committed by an earlier call."""
         self._total, self._done, self._begun_at = total, done, done
         self._started = self._said = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=done, unit="photo", smoothing=0.05, file=sys.stderr)

@@ -75,7 +75,7 @@ def similar(
         photo = fetch(image).data
         answer = catalogue.query(photo, k, by=by, where=wanted, with_itself=with_itself)
     except ImageError as error:
-        raise UsageError(f"{_shown(image)} cannot be compared: {error.kind}: {error}") from None
+        raise UsageError(f"{_shown(image)} cannot be compared: {error}") from None
     notes = [*_notes(catalogue, by)]
     if output is not None:
         _write_page(catalogue, answer, image, photo, output, wanted, notes, language, fetch)

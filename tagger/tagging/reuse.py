@@ -166,9 +166,9 @@ class PreviousRun:
         """(changed tags, compared tags) of a shard: rows matched by item_id and bytes, tags that were not null."""
         if not self._shared:
             return 0, 0
-        rows = np.flatnonzero(np.asarray(table.column("image_sha256").is_valid())).tolist()
+        rows = np.flatnonzero(np.asarray(table.column("image_sha256").is_valid()))  # int64 also where there are none
         shas = _sha_keys(table.column("image_sha256").take(rows).to_pylist())
-        items = _text_keys([item_ids[row] for row in rows])
+        items = _text_keys([item_ids[row] for row in rows.tolist()])
         starts = np.searchsorted(self._sha_high, shas[:, 0], "left")
         ends = np.searchsorted(self._sha_high, shas[:, 0], "right")
         matched, places = [], []

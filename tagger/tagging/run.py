@@ -146,10 +146,7 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
             brake(summary, options, out)
             store.write_success()
         except Interrupted:
-            rows = sum(c.rows for c in store.commits().values())
-            raise Interrupted(
-                f"interrupted; {rows:,} of {scan.rows:,} rows are committed, the same command goes on"
-            ) from None
+            raise Interrupted(f"interrupted; {_committed(store, scan.rows)}the same command goes on") from None
         except OSError as error:
             raise IncompleteError(
                 f"{out} could not be written: {storage.reason(error)}; the same command goes on"
@@ -424,6 +421,15 @@ def _tag_leftovers(
         before = left
         works = _open_works(job, store, plan(), commits, None, LEFTOVER_KINDS)
         _tag(job, works, store, sources, stop, lambda rows: None)
+
+
+def _committed(store: ResultStore, total: int) -> str:
+    """How much of a stopped run is kept, for its last sentence; empty where the store is away."""
+    try:
+        rows = sum(committed.rows for committed in store.commits().values())
+    except OSError:
+        return ""
+    return f"{rows:,} of {total:,} rows are committed, "
 
 
 def _checkpoint(stop: threading.Event) -> None:

@@ -318,3 +318,11 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     bar.advance(80)
     bar.close()
     assert "100/100" in terminal.getvalue()
+
+
+def test_a_closed_standard_error_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    bar = ProgressBar()
+    bar.start(100, 20)
+    bar.advance(80)
+    bar.close()

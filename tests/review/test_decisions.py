@@ -171,7 +171,8 @@ def test_one_bad_line_rejects_the_whole_file_and_all_of_them_are_named(shop: Sho
         ",,colour,,navy,\n"  # 16
         "00123,,gender,,men,yesterday\n"  # 17
         "00123,,gender,,men,2026-01-31T09:00:00\n"  # 18
-        "no photo,,colour,,navy,\n",  # 19: failed
+        "no photo,,colour,,navy,\n"  # 19: failed
+        "00123,,gender,,men,0001-01-01T00:00:00+05:00\n",  # 20: before the calendar begins
     )
     named = {
         3: "has no tagged photo of an item 'nobody'",
@@ -189,6 +190,7 @@ def test_one_bad_line_rejects_the_whole_file_and_all_of_them_are_named(shop: Sho
         17: "not a time",
         18: "without a time zone",
         19: "has no tagged photo of an item 'no photo'",
+        20: "not a time",
     }
     lines = text.splitlines()
     assert f"{len(named)} lines are bad" in lines[0]

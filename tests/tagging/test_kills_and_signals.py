@@ -203,6 +203,25 @@ def test_a_stop_while_the_products_are_combined_keeps_the_tags(shop: Shop, monke
     assert not shop.succeeded()
 
 
+def test_a_stop_while_the_store_is_away_is_still_a_stop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from tagger.results import ResultStore
+
+    shop.stock(10)
+    stop = threading.Event()
+    commits_of = ResultStore.commits
+
+    def away(store: ResultStore) -> object:
+        if stop.is_set():
+            raise OSError("the connection to the store broke")
+        return commits_of(store)
+
+    monkeypatch.setattr(ResultStore, "commits", away)
+    with pytest.raises(Interrupted, match=r"^interrupted; the same command goes on$"):
+        shop.run(progress=Progress(advance=lambda rows: stop.set()), stop=stop)
+
+
 def test_a_second_run_on_the_same_out_is_refused_at_once(shop: Shop) -> None:
     shop.stock(15)
     first = shop.start_run(slow="0.2")

@@ -122,6 +122,14 @@ def test_failed_rows_are_tried_again(shop: Shop, inferred: Inferred) -> None:
     assert (summary["ok"], summary["inferred"], summary["reused"]) == (6, 1, 5)
 
 
+def test_a_shard_whose_photos_all_fail_stands_beside_what_is_reused(shop: Shop, inferred: Inferred) -> None:
+    previous = stock(shop, 10, inferred)
+    rows = shop.manifest.read_text().splitlines()
+    shop.manifest.write_text("\n".join([*rows, "new,"]) + "\n")  # alone in the third shard of five rows
+    summary = shop.run(reuse=previous).summary
+    assert (summary["ok"], summary["reused"], summary["failed"]) == (10, 10, {"no_image": 1})
+
+
 @pytest.mark.parametrize(
     "change",
     [{"target_precision": 0.9}, {"bundle": "recalibrated"}, {"target_precision": 0.9, "shard_size": 4}],
