@@ -128,7 +128,8 @@ def score_photos(bundle: str, photos: LabelledPhotos, work: str) -> PhotoScores:
     from tagger import storage
     from tagger.errors import RunKeyError
     from tagger.model.bundle import DESCRIPTOR, load_bundle
-    from tagger.tagging.run import Progress, RunOptions, run_tagging, stop_on_signals
+    from tagger.tagging.run import Progress, RunOptions, run_tagging
+    from tagger.tagging.signals import stop_on_signals
     from tagger.training.scores import read_scores, write_split_manifest
 
     loaded = load_bundle(bundle)

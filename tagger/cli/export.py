@@ -83,6 +83,8 @@ def export(
         raise UsageError(f"--report is for --format {' and '.join(FEEDS)}; {format_name} leaves nothing out")
     if report == "-" and output in (None, "-"):
         raise UsageError("--report - and the feed would mix on standard output; name a file for one of them")
+    if report is not None and report == output:
+        raise UsageError(f"{report} cannot hold both the feed and its report; name another file for one of them")
     store = ResultStore(out)
     info = store.require_run()
     ledger = Ledger.read(ledger_folder(store, info, decisions))

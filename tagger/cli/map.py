@@ -84,6 +84,8 @@ def map_command(
     names = LAYOUTS if layout == "both" else (layout,)
     if weights is not None and AUTOENCODER not in names:
         raise UsageError("--weights keeps the autoencoder, which --layout neighbours leaves out")
+    if as_json and output == "-":
+        raise UsageError("--json and --output - would mix on standard output; name a file for the page")
     if layout != AUTOENCODER:
         require_library()
     store = ResultStore(out)

@@ -68,6 +68,8 @@ def similar(
     from tagger.errors import ImageError, UsageError
     from tagger.source.places import PhotoPlaces
 
+    if as_json and output == "-":
+        raise UsageError("--json and --output - would mix on standard output; name a file for the page")
     fetch = PhotoPlaces(None, allow_http, allow_private_http)
     catalogue = Catalogue.load(out, bundle=bundle, device=device, decisions=decisions)
     wanted = parse_where(where, catalogue.schema)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tagger import storage
 from tagger.errors import UsageError
+from tagger.results import ResultStore
 from tagger.source.tables import EXTENSIONS
 
 MAX_SHARD_SIZE = 1_000_000  # rows; a shard sits in memory
@@ -60,5 +61,10 @@ def check_options(options: RunOptions, out: str) -> None:
         raise UsageError("--keep names a column twice")
     if options.reuse_check not in ("bytes", "metadata"):
         raise UsageError(f"--reuse-check {options.reuse_check}: bytes or metadata")
-    if options.reuse is not None and os.path.realpath(options.reuse) == os.path.realpath(out):
-        raise UsageError(f"--reuse {options.reuse} is the OUT of this very run; name the OUT of an earlier one")
+
+
+def check_reuse(previous: str, out: str) -> None:
+    """Raises `UsageError` where `previous` is no earlier result that a run into `out` could take anything over from."""
+    if os.path.realpath(previous) == os.path.realpath(out):
+        raise UsageError(f"--reuse {previous} is the OUT of this very run; name the OUT of an earlier one")
+    ResultStore(previous).require_run()

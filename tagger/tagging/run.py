@@ -38,13 +38,12 @@ from tagger.source.manifest import Manifest, plan_shards, scan_manifest
 from tagger.source.places import PhotoPlaces
 from tagger.tagging.device import default_batch_size, device_of
 from tagger.tagging.job import Decoder, Job, ShardWork, Sources, look
-from tagger.tagging.options import RunOptions, check_options, default_out
+from tagger.tagging.options import RunOptions, check_options, check_reuse, default_out
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
 from tagger.tagging.reuse import Lists, PreviousRun, own_rows
-from tagger.tagging.signals import stop_on_signals
 from tagger.tagging.summary import brake, summarise
 
-__all__ = ["Progress", "RunOptions", "RunReport", "default_out", "run_tagging", "stop_on_signals"]
+__all__ = ["Progress", "RunOptions", "RunReport", "default_out", "run_tagging"]
 
 FAILURES_IN_A_ROW = 3  # shards; after so many the fault is not in the shard
 PRODUCT_ROWS_IN_MEMORY = 10_000  # 10 KB each while they are combined; also the rows of a products part
@@ -94,8 +93,6 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
     keep = columns_read(options.keep, comparisons)
     photos = PhotoPlaces(options.root, options.allow_http, options.allow_private_http)
     store = ResultStore(out)  # for reading: what is written waits for the lock
-    if options.reuse is not None:
-        ResultStore(options.reuse).require_run()
     key = RunKey(
         manifest_digest=_stoppable(stop, manifest.digest),
         bundle_id=bundle.bundle_id,
@@ -108,6 +105,8 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
         previous_out=_plain(options.reuse) if options.reuse is not None else None,
         compare=tuple(f"{c.attribute.name}={c.column}" for c in comparisons),
     )
+    if options.reuse is not None and not _is_complete(store, key):  # what is complete needs no earlier OUT any more
+        check_reuse(options.reuse, out)
     if (summary := _finished(store, key)) is not None:
         return RunReport(out, summary, already_complete=True)
     if options.lock and not storage.is_remote(out) and storage.is_held(out):  # a lease must be watched: see below
@@ -119,7 +118,7 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
             return RunReport(out, summary, already_complete=True)
         job = replace(_job(options, manifest, bundle, key, out, scan.remote_photos), keep=keep, compare=comparisons)
         previous = _previous(options, bundle, key, job, stop)
-        if previous is not None and _only_decides_again(previous, key):
+        if previous is not None and _only_decides_again(previous, key, options.manifest):
             job = replace(job, decide_again_only=True)
         info = _run_info(options, bundle, key, job, scan.rows, store)
         ledger = Ledger.read(info.decisions)
@@ -196,6 +195,11 @@ def _plain(reference: str) -> str:
 def _absolute(reference: str) -> str:
     """A path that means the same from any working folder."""
     return reference if "://" in reference else os.path.abspath(reference)
+
+
+def _is_complete(store: ResultStore, key: RunKey) -> bool:
+    info = store.read_run()
+    return info is not None and not info.key.differences(key) and store.succeeded()
 
 
 def _finished(store: ResultStore, key: RunKey) -> dict[str, Any] | None:
@@ -286,11 +290,15 @@ def _previous(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, stop: 
     return _stoppable(stop, read)
 
 
-def _only_decides_again(previous: PreviousRun, key: RunKey) -> bool:
-    """Whether the decisions alone differ from the previous run, over the same manifest."""
+def _only_decides_again(previous: PreviousRun, key: RunKey, manifest: str) -> bool:
+    """Whether the decisions alone differ from the previous run, over the same manifest in the same place.
+
+    In another folder its relative paths lead to other photos: a shop that makes a folder a day has equal manifests.
+    """
     before = previous.info.key
     return (
         previous.scores_reusable
+        and storage.parent(previous.info.manifest) == storage.parent(_absolute(manifest))
         and before.manifest_digest == key.manifest_digest
         and (before.calibration_id, before.target_precision, before.compare)
         != (key.calibration_id, key.target_precision, key.compare)

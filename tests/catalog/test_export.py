@@ -148,6 +148,23 @@ def test_the_page_shows_a_persons_word_and_what_follows_from_it(shop: Shop, tmp_
     assert 'data-attribute="neckline"' not in card
 
 
+def test_the_head_of_the_page_counts_as_its_cards_do(shop: Shop, tmp_path: Path) -> None:
+    def counts() -> dict[str, int]:
+        text = page(shop, tmp_path)
+        head = {state: int(n) for state, n in re.findall(r'<li class="(\w+)"><b>(\d+)</b>', text)}
+        assert head == {state: text.count(f'data-state="{state}"') for state in ("accepted", "review", "failed")}
+        return head
+
+    before, settled = counts(), 0
+    for row in shop.tags():
+        if row["needs_review"] and row["item_id"] in ("00123", "1E5"):
+            open_tags = {reason.split(":")[0] for reason in row["review_reasons"]}
+            shop.apply([{"item_id": row["item_id"], "attribute": a, "value": row[a]} for a in sorted(open_tags)])
+            settled += 1
+    assert settled
+    assert counts() == before | {"accepted": before["accepted"] + settled, "review": before["review"] - settled}
+
+
 def test_the_page_in_korean_for_the_first_rows(shop: Shop, tmp_path: Path) -> None:
     text = page(shop, tmp_path, "--language", "ko", "--limit", "9")
     assert text.count('class="card"') == 9

@@ -262,6 +262,12 @@ def test_the_command_filters(out: Path) -> None:
         command("similar", out, out.parent / "10.png", "--where", "category=gown")
 
 
+@pytest.mark.parametrize("arguments", [("similar", "10.png"), ("map",)])
+def test_a_page_and_figures_do_not_share_standard_output(out: Path, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="would mix on standard output"):
+        command(arguments[0], out, *(out.parent / name for name in arguments[1:]), "--output", "-", "--json")
+
+
 def test_a_photo_that_cannot_be_had_is_one_sentence(out: Path) -> None:
     with pytest.raises(UsageError, match=r"gone.png cannot be compared: not_found: (?!not_found)"):
         command("similar", out, out.parent / "gone.png")

@@ -164,6 +164,33 @@ def test_deciding_again_still_tries_the_rows_that_had_failed(shop: Shop, inferre
     assert reads == ["5.png"]
 
 
+def test_an_equal_manifest_in_another_folder_is_of_other_photos(shop: Shop, inferred: Inferred) -> None:
+    previous = stock(shop, 3, inferred)
+    tomorrow = shop.folder / "tomorrow"
+    (tomorrow / "images").mkdir(parents=True)
+    shutil.copy(shop.manifest, tomorrow)
+    for i in range(3):
+        shutil.copy(shop.folder / "images" / f"{(i + 1) % 3}.png", tomorrow / "images" / f"{i}.png")
+    shop.run(manifest=tomorrow / "manifest.csv", reuse=previous, target_precision=0.9)
+    before = [row["image_sha256"] for row in shop.rows(previous)]
+    assert [row["image_sha256"] for row in shop.rows()] == [*before[1:], before[0]]
+
+
+def test_a_complete_result_no_longer_needs_the_one_it_was_made_from(shop: Shop, inferred: Inferred) -> None:
+    previous = stock(shop, 3, inferred)
+    latest = shop.folder / "latest"
+    latest.symlink_to(previous)
+    shop.run(reuse=latest)
+    latest.unlink()
+    latest.symlink_to(shop.out)  # where a nightly job lets it point
+    assert shop.run(reuse=latest).already_complete
+    latest.unlink()
+    shutil.rmtree(previous)
+    assert shop.run(reuse=latest).already_complete
+    with pytest.raises(UsageError, match="latest is no result of tagger run"):
+        shop.run(reuse=latest, out=shop.folder / "new")
+
+
 def test_an_unchanged_manifest_with_the_same_calibration_looks_at_the_photos(shop: Shop, inferred: Inferred) -> None:
     """A nightly run over the same feed: the photo behind an unchanged URI may be another one."""
     previous = stock(shop, 6, inferred)

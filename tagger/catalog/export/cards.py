@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tagger import storage
 from tagger.catalog.export.gallery import Card, GallerySummary, Tag, thumbnail, write_gallery
@@ -29,13 +31,13 @@ def write_photo_page(
     """Write the gallery of the first `limit` rows as UTF-8; returns how many there are."""
     text = io.TextIOWrapper(output, "utf-8", newline="\n")
     cards = gallery_cards(store, info, ledger, fetch, language, limit)
-    written = write_gallery(cards, gallery_summary(store, info, limit), text)
+    written = write_gallery(cards, gallery_summary(store, info, ledger, limit), text)
     text.detach()  # flushed, and `output` stays open
     return written
 
 
-def gallery_summary(store: ResultStore, info: RunInfo, shown: int) -> GallerySummary:
-    """The head of the page: counts of all committed rows, of which at most `shown` get a card."""
+def gallery_summary(store: ResultStore, info: RunInfo, ledger: Ledger, shown: int) -> GallerySummary:
+    """The head of the page: counts of all committed rows, of which at most `shown` get a card, by their final tags."""
     commits = store.commits().values()
     rows = sum(committed.rows for committed in commits)
     failed: Counter[str] = Counter()
@@ -46,11 +48,27 @@ def gallery_summary(store: ResultStore, info: RunInfo, shown: int) -> GallerySum
         rows=rows,
         ok=sum(committed.ok for committed in commits),
         failed=dict(failed.most_common()),
-        needs_review=sum(committed.needs_review for committed in commits),
+        needs_review=sum(committed.needs_review for committed in commits) + _review_since(store, info, ledger),
         bundle_name=info.bundle_name,
         target_precision=float(info.key.target_precision),
         note="" if rows <= shown else f"This page shows the first {shown:,} rows.",
     )
+
+
+def _review_since(store: ResultStore, info: RunInfo, ledger: Ledger) -> int:
+    """How many more rows than the run counted need review since people decided; below zero: fewer."""
+    if not ledger.items():
+        return 0
+    change, decided = 0, pa.array(sorted(ledger.items()), pa.string())
+    for table in store.parts([*_COLUMNS, *_tag_columns(info)]):
+        for row in table.filter(pc.is_in(table.column("item_id"), decided)).to_pylist():
+            change += bool(_tags(row, info, ledger)[1]) - bool(row["review_reasons"])
+    return change
+
+
+def _tag_columns(info: RunInfo) -> list[str]:
+    names = [f"{a.name}{suffix}" for a in info.schema.attributes for suffix in ("", "_confidence", "_decision")]
+    return names + [DESCRIPTOR_COLUMN] * info.descriptors
 
 
 def gallery_cards(
@@ -63,9 +81,7 @@ def gallery_cards(
         language: of the labels, 'en' or 'ko'.
     """
     folder = storage.parent(info.manifest) or "."
-    names = [f"{a.name}{suffix}" for a in info.schema.attributes for suffix in ("", "_confidence", "_decision")]
-    names += [DESCRIPTOR_COLUMN] * info.descriptors
-    for table in store.parts([*_COLUMNS, *names]):
+    for table in store.parts([*_COLUMNS, *_tag_columns(info)]):
         for row in table.slice(0, limit).to_pylist():
             tags, reasons = _tags(row, info, ledger)
             yield Card(
