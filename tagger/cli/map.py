@@ -75,7 +75,7 @@ def map_command(
     from tagger.catalog.map.page import PageTexts
     from tagger.catalog.map.picture import PictureOptions, draw_map
     from tagger.catalog.map.points import count_items, parse_choice, read_points
-    from tagger.cli.output import open_output
+    from tagger.cli.output import check_page_output, open_output
     from tagger.errors import UsageError
     from tagger.final import ledger_folder
     from tagger.ledger import Ledger
@@ -84,8 +84,7 @@ def map_command(
     names = LAYOUTS if layout == "both" else (layout,)
     if weights is not None and AUTOENCODER not in names:
         raise UsageError("--weights keeps the autoencoder, which --layout neighbours leaves out")
-    if as_json and output == "-":
-        raise UsageError("--json and --output - would mix on standard output; name a file for the page")
+    check_page_output(output, as_json)
     if layout != AUTOENCODER:
         require_library()
     store = ResultStore(out)

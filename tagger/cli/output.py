@@ -14,6 +14,12 @@ from tagger import storage
 from tagger.errors import UsageError
 
 
+def check_page_output(page: str | None, as_json: bool) -> None:
+    """Raises `UsageError` where a page and the figures of --json would both go to standard output."""
+    if as_json and page == "-":
+        raise UsageError("--json and --output - would mix on standard output; name a file for the page")
+
+
 @contextlib.contextmanager
 def open_output(reference: str | None) -> Iterator[IO[bytes]]:
     """The file `reference`, which takes its name when the block ends well; standard output for None or '-'.

@@ -262,14 +262,12 @@ def _utc(text: str) -> str:
         return ""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        in_utc = moment.astimezone(UTC)  # OverflowError: a zone that leads out of the calendar
+    except (ValueError, OverflowError):
         raise ValueError(f"decided_at is {text!r}, not a time such as 2026-01-31T09:30:00Z") from None
     if moment.tzinfo is None:
         raise ValueError(f"decided_at is {text!r} without a time zone; write 2026-01-31T09:30:00Z")
-    try:
-        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    except OverflowError:  # the first or the last day there is, and a zone that leads out of the calendar
-        raise ValueError(f"decided_at is {text!r}, not a time such as 2026-01-31T09:30:00Z") from None
+    return in_utc.isoformat().replace("+00:00", "Z")
 
 
 # -- against the results ---------------------------------------------------------------------------------------
