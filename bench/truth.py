@@ -105,7 +105,7 @@ def right_lines(data: dict[str, Any]) -> Iterator[Line]:
             mean = sum(cells[name]["right"] for name in bars) / len(bars)
             yield Line(f"{source}: mean of the cells with a bar", MEAN[source], mean, None, None, mean >= MEAN[source])
     kids = data["attributes"].get("age_group", {}).get("cc0", {}).get("auroc")
-    if kids:
+    if kids and kids["auroc"] is not None:
         met = kids["auroc"] >= KIDS_AUROC
         yield Line(
             f"cc0 age_group: AUROC of {kids['value']}", KIDS_AUROC, kids["auroc"], kids["low"], kids["high"], met

@@ -135,7 +135,10 @@ class RunInfo:
 
     def to_json(self) -> bytes:
         data = asdict(self) | {"key": asdict(self.key), "schema": self.schema.to_dict()}
-        return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+        try:
+            return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+        except UnicodeEncodeError:  # a folder whose name is not UTF-8
+            return (json.dumps(data, indent=1) + "\n").encode()
 
     @classmethod
     def from_json(cls, text: bytes, path: str) -> RunInfo:

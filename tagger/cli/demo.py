@@ -9,7 +9,9 @@ from tagger.cli.options import example
 
 @click.command()
 @click.option("--items", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Products to draw.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws another catalogue.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed draws another catalogue."
+)
 @click.option("--out", required=True, metavar="DIR", help="Folder of the drawn catalogue.")
 @example("tagger demo --out demo && tagger run demo/manifest.csv")
 def demo(items: int, seed: int, out: str) -> None:

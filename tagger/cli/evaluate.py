@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import os
 import shlex
 import sys
 from dataclasses import replace
@@ -58,7 +58,7 @@ def evaluate(
 
     LABELS are manifests with one column per attribute; an empty cell is unknown, a|b is one of a and b. The photos
     are tagged by the loop of tagger run; its results stay in REPORT_DIR, so that the same command goes on after a
-    stop and infers no photo twice.
+    stop and infers no photo twice, unless its bytes have changed.
     """
     from tagger.model.bundle import default_bundle
     from tagger.training.examine import Examination, evaluate_bundle
@@ -86,7 +86,7 @@ def evaluate(
     help="Rows to take. Repeatable. Default: val, or every row of a file without splits.",
 )
 @groups
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
 @click.option(
     "--add-descriptor",
     is_flag=True,
@@ -122,29 +122,55 @@ def score_photos(bundle: str, photos: LabelledPhotos, work: str) -> PhotoScores:
 
     Where the bundle makes no descriptors yet, the run stores the embeddings that `tagger train` makes them from.
 
-    Scores hang on weights and photos alone. So a run of other rows, or of the same bundle before it was calibrated
-    again, stands for whatever it knows.
+    Scores hang on weights and on the photos' bytes alone. So a finished run, of other rows or of the same bundle before
+    it was calibrated again, stands for the photos whose bytes are those that it saw; all others are inferred, those
+    among them that it could not read. It is removed once the next one is finished.
+
+    Raises:
+        LockedError: another live run works in `work`.
     """
     from tagger import storage
     from tagger.errors import RunKeyError
     from tagger.model.bundle import DESCRIPTOR, load_bundle
+    from tagger.results import ResultStore
     from tagger.tagging.run import Progress, RunOptions, run_tagging
     from tagger.tagging.signals import stop_on_signals
     from tagger.training.scores import read_scores, write_split_manifest
 
     loaded = load_bundle(bundle)
-    text = "\n".join((loaded.calibration_id, *photos.item_ids, *photos.uris))
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    manifest = storage.join(work, f"scores-{digest}.csv")
+    work = work if storage.is_remote(work) else os.path.abspath(storage.local_path(work))
+    manifest = storage.join(work, f"scores-{loaded.bundle_id}.csv")
     write_split_manifest(photos, manifest)
-    out = storage.join(work, f"scores-{loaded.bundle_id}.tags")
-    options = RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0, embeddings=DESCRIPTOR not in loaded.files)
+    places = [storage.join(work, f"scores-{loaded.bundle_id}.{which}.tags") for which in ("a", "b")]
+    finished = [place for place in places if ResultStore(place).succeeded()]
+    known = finished[0] if finished else None
+    out = places[1] if known == places[0] else places[0]
+    if len(finished) == 2 or ResultStore(out).read_run() is None:  # a stop came while it was to be removed
+        _discard(out)
+    needs_embeddings = DESCRIPTOR not in loaded.files
+    options = RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0, embeddings=needs_embeddings, reuse=known)
     bar = ProgressBar()
     with stop_on_signals() as stop, contextlib.closing(bar):
+        progress = Progress(bar.start, bar.advance)
         try:
-            run_tagging(options, stop, Progress(bar.start, bar.advance))
-        except RunKeyError:
-            first, out = out, f"{out.removesuffix('.tags')}-{digest}.tags"
-            options = replace(options, out=out, reuse=first)
-            run_tagging(options, stop, Progress(bar.start, bar.advance))
+            run_tagging(options, stop, progress)
+        except RunKeyError:  # begun for other rows, and never finished
+            if known is None:
+                known, out = places
+            else:
+                _discard(out)
+            run_tagging(replace(options, out=out, reuse=known), stop, progress)
+    if known is not None:
+        _discard(known)
     return read_scores(out, photos)
+
+
+def _discard(out: str) -> None:
+    """Remove an OUT; a stop on the way leaves nothing that looks finished."""
+    from tagger import storage
+    from tagger.errors import LockedError
+
+    if storage.is_held(out):
+        raise LockedError(f"another run is working on {out}; wait for it or choose another --out")
+    storage.remove(storage.join(out, "_SUCCESS"))
+    storage.remove_folder(out)

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from tagger.cli.options import decisions, example
+from tagger.cli.options import decisions, example, say_where_no_decisions
 
 if TYPE_CHECKING:
     from tagger.ledger import Ledger
@@ -88,6 +88,7 @@ def export(
     store = ResultStore(out)
     info = store.require_run()
     ledger = Ledger.read(ledger_folder(store, info, decisions))
+    say_where_no_decisions(decisions)
     if not store.succeeded():
         click.echo(f"tagger: {out} is not complete: this is what is committed so far", err=True)
     with contextlib.ExitStack() as stack:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
+import os
 import sys
 import traceback
+from typing import Any
 
 import click
 
 from tagger import __version__
-from tagger.errors import TaggerError
+from tagger.cli.output import leave_output
+from tagger.errors import TaggerError, UsageError
 
 COMMANDS = {
     "run": "tagger.cli.run:run",
@@ -46,6 +50,13 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:  # the reader of standard output has seen enough, as in `| head`
+            leave_output()
+            return 0
+
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="tagger")
@@ -64,6 +75,9 @@ def main() -> None:
     """Run the command line and leave with its exit code; errors are one sentence unless --debug is given."""
     debug = "--debug" in sys.argv[1:]
     try:
+        for argument in sys.argv[1:]:
+            if any("\ud800" <= letter <= "\udfff" for letter in argument):
+                raise UsageError(f"{os.fsencode(argument)!r} is not UTF-8: rename the file or folder")
         code = cli.main(args=[a for a in sys.argv[1:] if a != "--debug"], prog_name="tagger", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
@@ -103,6 +117,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAINING_PACKAGES:
         return f"this needs {error.name}, which the lean installation leaves out: pip install tagger", 2
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"cannot write to {error.filename or 'standard output'}: {error.strerror}", 1
     if isinstance(error, OSError) and str(error.filename or "").startswith("s3://"):
         return f"{error.filename}: {error.strerror}; the same command goes on when that is mended", 1
     return f"internal error: {type(error).__name__}: {error} (run again with --debug and report it)", 70

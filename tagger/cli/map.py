@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli.options import as_json, decisions, echo_json, example
+from tagger.cli.options import as_json, decisions, echo_json, example, say_where_no_decisions
 
 if TYPE_CHECKING:
     from tagger.catalog.atlas import Layout
@@ -45,7 +45,7 @@ ABOUT = {
     metavar="N",
     help="Photos inside the page, spread over the map; others are links to local files.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 @decisions
 @as_json
 @example("tagger map manifest.tags --output map.html --png map.png")
@@ -94,6 +94,7 @@ def map_command(
     if not store.succeeded():
         click.echo(f"tagger: {out} is not complete: this is what is committed so far", err=True)
     points = read_points(store, info, Ledger.read(ledger_folder(store, info, decisions)))
+    say_where_no_decisions(decisions)
     layouts, autoencoder = fit_layouts(points, names, seed)
     texts = PageTexts(
         title=storage.name(store.out),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,15 @@ decisions = click.option(
     metavar="DIR",
     help="Ledger of what people decided, shared by many runs. Default: OUT/decisions.",
 )
+
+
+def say_where_no_decisions(folder: str | None) -> None:
+    """A line on standard error where `folder`, given by a person, is not there: a new ledger, or a slip of the pen."""
+    from tagger import storage
+
+    with contextlib.suppress(OSError):
+        if folder is not None and not storage.exists(folder):
+            click.echo(f"tagger: no decisions in {folder} yet", err=True)
 
 
 def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -20,6 +20,11 @@ def check_page_output(page: str | None, as_json: bool) -> None:
         raise UsageError("--json and --output - would mix on standard output; name a file for the page")
 
 
+def leave_output() -> None:
+    """Let nothing more go to standard output: its reader is gone, and Python's last flush would fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextlib.contextmanager
 def open_output(reference: str | None) -> Iterator[IO[bytes]]:
     """The file `reference`, which takes its name when the block ends well; standard output for None or '-'.
@@ -33,7 +38,7 @@ def open_output(reference: str | None) -> Iterator[IO[bytes]]:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         except BrokenPipeError:  # the reader has seen enough, as in `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            leave_output()
             raise click.exceptions.Exit(0) from None
         return
     try:

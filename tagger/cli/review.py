@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tagger.cli.options import decisions, example
+from tagger.cli.options import decisions, example, say_where_no_decisions
 
 if TYPE_CHECKING:
     from tagger.review.queue import Question
@@ -80,6 +80,7 @@ def export_command(
     store = ResultStore(out)
     info = store.require_run()
     ledger = Ledger.read(ledger_folder(store, info, decisions))
+    say_where_no_decisions(decisions)
     questions = open_questions(store, info, ledger, Selection(attributes, audit, limit))
     exported_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     by_attribute: Counter[str] = Counter()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tagger.cli.options import as_json, decisions, echo_json, example
+from tagger.cli.options import as_json, decisions, echo_json, example, say_where_no_decisions
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
 NOTABLE_UNFAMILIAR = 0.03  # share of the tagged rows; about one photo in a hundred is unfamiliar at home
@@ -72,6 +72,7 @@ def run(as_json: bool, executor: str, **options: Any) -> None:
             report = run_tagging(RunOptions(**options), stop, Progress(bar.start, bar.advance))
         finally:
             bar.close()
+    say_where_no_decisions(options["decisions"])
     if as_json:
         echo_json({"out": report.out, **report.summary})
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli.options import as_json, decisions, echo_json, example
+from tagger.cli.options import as_json, decisions, echo_json, example, say_where_no_decisions
 
 if TYPE_CHECKING:
     from tagger.catalog.similar import Answer, Catalogue
@@ -87,7 +87,8 @@ def similar(
     for note in notes:
         click.echo(f"tagger: {note}", err=True)
     if output is None or output != "-":
-        click.echo(render(catalogue.schema, answer, language))
+        click.echo(render(catalogue.schema, answer, language, filtered=bool(wanted)))
+    say_where_no_decisions(decisions)
 
 
 def parse_where(texts: Sequence[str], schema: Schema) -> dict[str, list[str]]:
@@ -105,14 +106,14 @@ def parse_where(texts: Sequence[str], schema: Schema) -> dict[str, list[str]]:
     return wanted
 
 
-def render(schema: Schema, answer: Answer, language: str) -> str:
-    """The answer for a terminal."""
+def render(schema: Schema, answer: Answer, language: str, *, filtered: bool) -> str:
+    """The answer for a terminal; `filtered`: products were to pass --where."""
     lines = [
         f"{position}. {item.item_id}  {item.similarity:.2f}  {item.likeness.words(schema, language)}"
         for position, item in enumerate(answer.found, 1)
     ]
     if not lines:
-        lines = ["no product passes these filters"]
+        lines = ["no product passes these filters" if filtered else "no product but those that have this very photo"]
     if answer.world is not None and answer.world.is_outside:
         lines.append(
             f"this photo is unlike the catalogue: its nearest product is at a distance of {answer.world.distance:.2f}, "

@@ -48,6 +48,30 @@ from tagger.cli.options import example
 )
 @click.option("--batch-size", type=click.IntRange(2, 4096), default=64, show_default=True, help="Photos per step.")
 @click.option(
+    "--mixup",
+    type=click.FloatRange(0, 10),
+    default=0.3,
+    show_default=True,
+    help="Of the Beta distribution that two photos are mixed by, save in the last stage; 0: never.",
+)
+@click.option(
+    "--drop-path",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="How often the last block of the backbone is left out, the ones before it less often.",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.3,
+    show_default=True,
+    help="How often a feature is hidden from the heads.",
+)
+@click.option(
+    "--weight-decay", type=click.FloatRange(min=0), default=0.05, show_default=True, help="Of AdamW, on all weights."
+)
+@click.option(
     "--group",
     "groups",
     multiple=True,
@@ -63,7 +87,7 @@ from tagger.cli.options import example
     show_default=True,
     help="bf16: mixed precision, quicker on a GPU and on CPUs with AVX512-BF16.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 @click.option(
     "--decisions",
     multiple=True,

@@ -25,7 +25,7 @@ from typing import Any
 from tagger import storage
 from tagger.errors import BundleError, SchemaError
 from tagger.model.confidence import Calibration, digest
-from tagger.model.engine import InputSpec
+from tagger.model.engine import MAX_SIZE, InputSpec
 from tagger.schema import Schema, schema_from_dict
 
 FORMAT = 1
@@ -219,7 +219,7 @@ def _parse(data: Any, folder: str, path: str) -> Bundle:
 def _faults(bundle: Bundle) -> Iterator[str]:
     """What cannot be in a bundle that `save_bundle` wrote, and would end in wrong tags rather than in an error."""
     spec, calibration = bundle.input_spec, bundle.calibration
-    if not 16 <= spec.size <= 1024:
+    if not 16 <= spec.size <= MAX_SIZE:
         yield f"an input of {spec.size} pixels"
     if not all(map(math.isfinite, spec.mean + spec.std)) or min(spec.std) <= 0:
         yield "a mean or standard deviation that is no number above 0"

@@ -18,6 +18,14 @@ from tagger.errors import UsageError
 from tagger.schema import Schema
 
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
+MAX_SIZE = 1024
+"""Pixels of a side; no larger square is served."""
+
+
+def check_device_name(device: str) -> None:
+    """Raises `UsageError` for anything but cpu, cuda and cuda:N; whether it is there is not asked."""
+    if not _DEVICE.fullmatch(device):
+        raise UsageError(f"--device {device}: cpu, cuda or cuda:N")
 
 
 class Scores(NamedTuple):
@@ -73,8 +81,7 @@ class EngineSpec:
         """
         from tagger.model.bundle import DUMMY, load_bundle  # bundle itself imports InputSpec from here
 
-        if not _DEVICE.fullmatch(self.device):
-            raise UsageError(f"--device {self.device}: cpu, cuda or cuda:N")
+        check_device_name(self.device)
         bundle = load_bundle(self.bundle)
         if bundle.network.backbone == DUMMY:
             return DummyEngine(bundle.schema, bundle.input_spec)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tagger.errors import BundleError, UsageError
 from tagger.model.bundle import WEIGHTS, Bundle
-from tagger.model.engine import Scores
+from tagger.model.engine import Scores, check_device_name
 from tagger.model.net import AttributeNet
 
 
@@ -37,6 +37,14 @@ def devices_of(device: str) -> list[str]:
     return [f"cuda:{number}" for number in range(count)] if device == "cuda" and count > 1 else [device]
 
 
+def check_device(device: str) -> None:
+    """Raises `UsageError` where there is no such device here."""
+    check_device_name(device)
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices")
+
+
 class TorchEngine:
     """Predicts batches of one fixed shape, as `OnnxEngine` does.
 
@@ -53,9 +61,7 @@ class TorchEngine:
             BundleError: the bundle has no weights, or they are another network's.
             UsageError: there is no such device.
         """
-        kind, _, number = device.partition(":")
-        if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-            raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices")
+        check_device(device)
         net = load_network(bundle)
         self._device = torch.device(device)
         self._net = net.to(self._device).to(memory_format=torch.channels_last)

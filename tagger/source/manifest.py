@@ -8,7 +8,6 @@ keeps more than one shard in memory.
 from __future__ import annotations
 
 import hashlib
-import posixpath
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -140,10 +139,21 @@ def resolve_uri(folder: str, image_uri: str) -> str:
     if not uri or uri.startswith("/") or storage.scheme(uri):
         return uri
     if storage.is_remote(folder):  # a store has keys, not folders: '..' would mean nothing to it
-        uri = posixpath.normpath(uri)
+        uri = _without_dots(uri)
         while uri.startswith("../"):
             folder, uri = storage.parent(folder), uri[3:]
     return storage.join(folder, uri)
+
+
+def _without_dots(key: str) -> str:
+    """`key` without the steps '.' and, but for leading ones, '..'; `a//b` stays: it is another key than `a/b`."""
+    steps: list[str] = []
+    for step in key.split("/"):
+        if step == ".." and steps and steps[-1] != "..":
+            steps.pop()
+        elif step != ".":
+            steps.append(step)
+    return "/".join(steps)
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,14 @@ def remove(reference: str, lease: Lease | None = None) -> None:
         local.remove(reference)
 
 
+def remove_folder(folder: str) -> None:
+    """Remove `folder` and all that is below it; one that is not there is no error."""
+    if is_s3(folder):
+        _s3().remove_folder(folder)
+    else:
+        local.remove_folder(folder)
+
+
 def list_names(folder: str) -> list[str]:
     """Sorted names of the files directly in `folder`, without unfinished ones; empty where there is no such folder."""
     return list(_s3().list_names(folder)) if is_s3(folder) else local.list_names(folder)

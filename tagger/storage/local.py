@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -113,6 +114,14 @@ def remove(reference: str) -> None:
     except FileNotFoundError:
         return
     sync_folder(os.path.dirname(path))
+
+
+def remove_folder(folder: str) -> None:
+    """Remove `folder` and all that is below it; one that is not there is no error."""
+    path = local_path(folder)
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+        sync_folder(os.path.dirname(path))
 
 
 def list_names(folder: str) -> list[str]:

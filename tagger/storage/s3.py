@@ -342,6 +342,14 @@ def remove(reference: str) -> None:
         call(bucket, lambda client: client.delete_object(Bucket=bucket, Key=key))
 
 
+def remove_folder(folder: str) -> None:
+    """Remove every object below `folder`; a prefix without any is no error."""
+    bucket, prefix = _prefix(folder)
+    while keys := [entry["Key"] for entry in _list(bucket, Prefix=prefix).get("Contents", ())]:
+        for key in keys:
+            remove(f"s3://{bucket}/{key}")
+
+
 def abort_uploads(folder: str, older_than: float) -> None:
     """Abort the uploads below `folder` that killed writers left; nothing happens where that may not be asked for."""
     bucket, prefix = _prefix(folder)

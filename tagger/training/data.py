@@ -41,7 +41,7 @@ class LabelledPhotos:
     sources: tuple[str, ...]  # which labels file a row comes from
     splits: tuple[str, ...]  # train, val, test or '' where the file has no such column
     allowed: npt.NDArray[np.bool_]  # (photos, n_scores): the values a label leaves possible; all False: unknown
-    groups: tuple[str, ...]  # contributor, brand or the item itself: what may not cross splits
+    groups: tuple[str, ...]  # contributor or brand, after its column, or the item, after its file: not to cross splits
 
     def __len__(self) -> int:
         return len(self.uris)
@@ -136,11 +136,17 @@ def read_labels_by(
             ids.append(item.item_id)
             sources.append(file)
             splits.append(split)
-            groups.append(f"{file}\x1f{cells.get(group_column or '') or item.item_id}")
+            group = cells.get(group_column or "")
+            groups.append(f"{group_column}\x1f{group}" if group else f"{file}\x1f{item.item_id}")
             masks.append(mask)
     allowed = np.stack(masks) if masks else np.zeros((0, schema.n_scores), dtype=bool)
     photos = LabelledPhotos(schema, tuple(uris), tuple(ids), tuple(sources), tuple(splits), allowed, tuple(groups))
     return LabelReading(photos, cells_of.masked, other_columns)
+
+
+def says_something(label: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(…, values) → (…, 1): False where a label leaves every value possible, and so is none."""
+    return np.asarray(~label.all(axis=-1, keepdims=True) | (label.shape[-1] < 2))
 
 
 class _Cells:
@@ -165,6 +171,8 @@ class _Cells:
                 mask[start + attribute.index(value)] = True
             except SchemaError as error:
                 raise SchemaError(f"{where}: {error}") from None
+        part = mask[self._schema.slices[column]]
+        part &= says_something(part)
 
     def _is_masked(self, column: str, value: str) -> bool:
         return self._rules.mask_others or value in self._rules.masked.get(column, ())

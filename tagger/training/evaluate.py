@@ -246,8 +246,8 @@ def _binary_auroc(
     v: Verdicts, rows: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64], generator: np.random.Generator
 ) -> Figures:
     rarer = int(v.truth[rows].mean() < 0.5)
-    score = np.where(v.best[rows] == rarer, v.confidence[rows], 1 - v.confidence[rows])
-    return {"value": v.attribute.value_names[rarer]} | _auroc(score, v.truth[rows] == rarer, groups[rows], generator)
+    found = _auroc(v.chances[rows, rarer], v.truth[rows] == rarer, groups[rows], generator)
+    return {"value": v.attribute.value_names[rarer]} | found
 
 
 def _auroc(
@@ -297,7 +297,8 @@ def _pooled(
         }
 
     names = list(by_name)
-    without = {n: over([other for other in names if other != n]) for n in names if applicable[n].any() and names != [n]}
+    labelled = [n for n in names if (rows & by_name[n].known).any() and names != [n]]
+    without = {n: over([other for other in names if other != n]) for n in labelled}
     return over(names) | {"without": without}
 
 

@@ -105,16 +105,23 @@ def group_folds(groups: Sequence[str], n_folds: int, seed: int) -> npt.NDArray[n
 
 
 def out_of_fold(photos: LabelledPhotos, features: Floats, folds: npt.NDArray[np.int64]) -> Floats:
-    """Probabilities (photos, n_scores) by softmax regressions that did not see the photo's fold."""
-    probabilities = np.zeros((len(photos), photos.schema.n_scores), dtype=np.float32)
+    """Probabilities (photos, n_scores) by softmax regressions that did not see the photo's fold.
+
+    NaN where the other folds know nothing of an attribute.
+    """
+    probabilities = np.full((len(photos), photos.schema.n_scores), np.nan, dtype=np.float32)
     for fold in np.unique(folds):
         inside = folds == fold
         mean, scale = features[~inside].mean(0), features[~inside].std(0) + 1e-6
         standard = torch.from_numpy(((features - mean) / scale).astype(np.float32))
-        heads = _fit_heads(photos.select(~inside), standard[torch.from_numpy(~inside)])
+        others = photos.select(~inside)
+        learned = [part for part in photos.schema.slices.values() if others.allowed[:, part].any()]
+        if not learned:
+            continue
+        heads = _fit_heads(others, standard[torch.from_numpy(~inside)])
         with torch.inference_mode():
             logits = heads(standard[torch.from_numpy(inside)])
-            for part in photos.schema.slices.values():
+            for part in learned:
                 probabilities[inside, part] = logits[:, part].softmax(1).numpy()
     return probabilities
 
@@ -144,13 +151,13 @@ def find_label_errors(
     """Likely errors among the labels of `photos`, the likeliest first.
 
     Args:
-        probabilities: (photos, n_scores), out of fold.
+        probabilities: (photos, n_scores), out of fold; NaN where nothing can be said.
         settled: (photos, attributes), labels that a person has decided already: not doubted again.
     """
     errors: list[LabelError] = []
     for index, attribute in enumerate(photos.schema.attributes):
         part = photos.schema.slices[attribute.name]
-        rows = np.flatnonzero(photos.allowed[:, part].any(axis=1))
+        rows = np.flatnonzero(photos.allowed[:, part].any(axis=1) & np.isfinite(probabilities[:, part]).all(axis=1))
         if settled is not None:
             rows = rows[~settled[rows, index]]
         label, chances = photos.allowed[rows, part], probabilities[rows, part].astype(np.float64)

@@ -121,15 +121,18 @@ def prepare(wanted: Preparation, progress: Callable[[str, int, int], None]) -> P
     fitted, no_label, repeated, conflicts = _usable(fitted, pack)
     fitted = replace(fitted, splits=tuple(s if ok else "" for s, ok in zip(fitted.splits, pack.opened, strict=True)))
     trimmed = drop_rare_values(fitted, wanted.min_count)
+    left, emptied = _without_unlabelled(trimmed.photos)
+    if not left.in_split("val").allowed.any():
+        raise UsageError("no photo of the split val has a label: there is nothing to calibrate on")
     return Prepared(
         rows=rows,
-        photos=trimmed.photos,
+        photos=left,
         pack=pack,
         reading=reading,
         corrections=corrections,
         untrimmed=fitted,
         trimmed=trimmed,
-        no_label=no_label,
+        no_label=tuple(sorted((*no_label, *emptied))),
         repeated=repeated,
         leaked=leaked,
         conflicts=conflicts,
@@ -144,21 +147,28 @@ def _corrected(
 
 
 def check_splits(photos: LabelledPhotos) -> None:
-    """Raises `UsageError` where a split is missing, or a group or a photo stands in two."""
+    """Raises `UsageError` where a split is missing, or a group, an item of one file or a photo stands in two.
+
+    A brand is the same one in every file; an item is not, since many shops number theirs from 1.
+    """
     for split in ("train", "val"):
         if split not in photos.splits:
             raise UsageError(
                 f"the labels have no row with split {split}: add a column split with train, val and test, "
                 "the same contributor or brand always in the same one"
             )
-    split_of: dict[str, str] = {}
-    for group, uri, split in zip(photos.groups, photos.uris, photos.splits, strict=True):
-        if split and split_of.setdefault(group, split) != split:
-            file, _, name = group.partition("\x1f")
-            raise UsageError(f"{file}: {name!r} stands in the splits {split_of[group]} and {split}; choose one")
-        if split and uri and split_of.setdefault(f"\x1f{uri}", split) != split:
-            other = split_of[f"\x1f{uri}"]
-            raise UsageError(f"the photo {mask_uri(uri)} stands in the splits {other} and {split}; choose one")
+    split_of: dict[tuple[str, ...], str] = {}
+    rows = zip(photos.groups, photos.sources, photos.item_ids, photos.uris, photos.splits, strict=True)
+    for group, source, item, uri, split in rows:
+        kind, _, name = group.partition("\x1f")
+        keys = {
+            ("item", source, item): f"{mask_uri(source)}: the item {item!r}",
+            ("group", group): f"{kind} {name!r}",
+            ("photo", uri): f"the photo {mask_uri(uri)}",
+        }
+        for key, what in keys.items():
+            if split and key[-1] and split_of.setdefault(key, split) != split:
+                raise UsageError(f"{what} stands in the splits {split_of[key]} and {split}; choose one")
 
 
 def _usable(
@@ -173,9 +183,8 @@ def _usable(
     Raises:
         UsageError: no photo of a split is left.
     """
+    photos, unlabelled = _without_unlabelled(photos)
     splits = np.array(photos.splits, dtype=object)
-    unlabelled = np.flatnonzero((splits == "train") & ~photos.allowed.any(axis=1))
-    splits[unlabelled] = ""
     prints = {i: fingerprint(pack.pixels[i]) for i in np.flatnonzero((splits != "") & pack.opened).tolist()}
     seen = {print_ for i, print_ in prints.items() if splits[i] == "train"}
     repeated = [i for i, print_ in prints.items() if splits[i] == "val" and print_ in seen]
@@ -184,13 +193,19 @@ def _usable(
         if not ((splits == split) & pack.opened).any():
             raise UsageError(f"no photo of the split {split} is left; {_why_none(photos, pack, unlabelled, repeated)}")
     conflicts = _conflicts(photos, {i: print_ for i, print_ in prints.items() if splits[i]})
-    return replace(photos, splits=tuple(splits.tolist())), tuple(unlabelled.tolist()), tuple(repeated), conflicts
+    return replace(photos, splits=tuple(splits.tolist())), unlabelled, tuple(repeated), conflicts
 
 
-def _why_none(
-    photos: LabelledPhotos, pack: PhotoPack, unlabelled: npt.NDArray[np.int64], repeated: Sequence[int]
-) -> str:
-    lines = unread_lines(pack) + usable_lines(photos, unlabelled.tolist(), repeated)
+def _without_unlabelled(photos: LabelledPhotos) -> tuple[LabelledPhotos, tuple[int, ...]]:
+    """`photos` without a split where train has no label of them, and which rows those are."""
+    splits = np.array(photos.splits, dtype=object)
+    rows = np.flatnonzero((splits == "train") & ~photos.allowed.any(axis=1))
+    splits[rows] = ""
+    return replace(photos, splits=tuple(splits.tolist())), tuple(rows.tolist())
+
+
+def _why_none(photos: LabelledPhotos, pack: PhotoPack, unlabelled: Sequence[int], repeated: Sequence[int]) -> str:
+    lines = unread_lines(pack) + usable_lines(photos, unlabelled, repeated)
     return "; ".join(lines)
 
 

@@ -25,6 +25,7 @@ from tagger.model.descriptor import fit_describer, save_describer
 from tagger.model.engine import InputSpec
 from tagger.model.export import export_network
 from tagger.model.net import AttributeNet
+from tagger.model.torch_engine import check_device
 from tagger.schema import load_schema
 from tagger.source.fetch import mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
@@ -61,6 +62,10 @@ class Recipe:
     freeze: int = 0
     taps: tuple[int, ...] = ()  # none: those of the default bundle where training starts from it
     batch_size: int = 64
+    mixup: float = TrainConfig.mixup
+    drop_path: float = TrainConfig.drop_path
+    dropout: float = TrainConfig.dropout
+    weight_decay: float = TrainConfig.weight_decay
     groups: tuple[str, ...] = ("contributor", "brand")
     device: str = "cpu"
     precision: str = "float32"
@@ -87,8 +92,9 @@ def train_bundle(
         say: takes lines for a person, each as soon as it is known: what surprises in the labels before hours of work.
 
     Raises:
-        UsageError: the labels, the splits or the options cannot be used.
+        UsageError: the labels, the splits or the options cannot be used, or the device is not there.
     """
+    check_device(recipe.device)
     schema = load_schema(recipe.schema_name)
     config = TrainConfig(
         backbone=recipe.backbone,
@@ -96,6 +102,10 @@ def train_bundle(
         frozen_stages=recipe.freeze,
         taps=recipe.taps,
         batch_size=recipe.batch_size,
+        mixup=recipe.mixup,
+        drop_path=recipe.drop_path,
+        dropout=recipe.dropout,
+        weight_decay=recipe.weight_decay,
         seed=recipe.seed,
         device=recipe.device,
         precision=recipe.precision,

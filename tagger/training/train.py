@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from tagger import storage
 from tagger.errors import UsageError
-from tagger.model.engine import InputSpec
+from tagger.model.engine import MAX_SIZE, InputSpec
 from tagger.model.net import AttributeNet
 from tagger.schema import Schema
 from tagger.training.data import (
@@ -42,6 +42,7 @@ from tagger.training.data import (
     prefetch,
     sampling_weights,
 )
+from tagger.training.sources import source_names
 
 CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.jsonl"
 FILES = (CHECKPOINT, CURVE)
@@ -65,8 +66,8 @@ class Stage:
             stages = tuple(cls(*map(int, part.split("@"))) for part in text.split(","))
         except (TypeError, ValueError):
             raise UsageError(f"stages are written like 10@128,4@224 (epochs@pixels), not {text!r}") from None
-        if any(stage.epochs < 1 or stage.size < 32 for stage in stages):
-            raise UsageError(f"a stage needs at least one epoch at 32 pixels or more, not {text!r}")
+        if any(stage.epochs < 1 or not 32 <= stage.size <= MAX_SIZE for stage in stages):
+            raise UsageError(f"a stage needs at least one epoch at 32 to {MAX_SIZE} pixels, not {text!r}")
         return stages
 
 
@@ -307,11 +308,11 @@ def _widened(head: Tensor, own: Tensor) -> Tensor:
 
 
 def _val_record(logits: npt.NDArray[np.float32], val: LabelledPhotos) -> dict[str, dict[str, float]]:
-    record = {}
+    record, names = {}, source_names(val.sources)
     for source in sorted(set(val.sources)):
         rows = np.array([s == source for s in val.sources])
         shares = right_share(logits[rows], val.select(rows))
-        record[os.path.basename(os.path.dirname(source)) or source] = {k: round(v[0], 4) for k, v in shares.items()}
+        record[names[source]] = {k: round(v[0], 4) for k, v in shares.items()}
     return record
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tagger.errors import UsageError
 from tagger.schema import Attribute, Schema
-from tagger.training.data import LabelledPhotos, value_counts
+from tagger.training.data import LabelledPhotos, says_something, value_counts
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,6 @@ def _relabelled(photos: LabelledPhotos, schema: Schema) -> LabelledPhotos:
         label = photos.allowed[:, photos.schema.slices[attribute.name]]
         columns = [before.index(value) for value in attribute.value_names]
         others = np.asarray(np.delete(label, columns, axis=1).any(axis=1))
-        allowed[:, schema.slices[attribute.name]] = label[:, columns] & ~others[:, np.newaxis]
+        left = label[:, columns] & ~others[:, np.newaxis]
+        allowed[:, schema.slices[attribute.name]] = left & says_something(left)
     return replace(photos, schema=schema, allowed=allowed)

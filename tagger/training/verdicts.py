@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tagger.model.confidence import ACCEPTED, NOT_APPLICABLE, Calibration, decide
+from tagger.model.confidence import ACCEPTED, NOT_APPLICABLE, Calibration, decide, probabilities
 from tagger.model.gate import Sight
 from tagger.schema import Attribute
 from tagger.training.calibrate import truly_excluded
@@ -25,6 +25,7 @@ class Verdicts:
     excluded: npt.NDArray[np.bool_]  # the true category leaves no room for the attribute
     best: npt.NDArray[np.int64]  # predicted value
     confidence: npt.NDArray[np.float64]
+    chances: npt.NDArray[np.float64]  # (photos, values): P(value | applies)
     decision: npt.NDArray[np.int8]  # index into DECISIONS
     emitted: npt.NDArray[np.bool_]  # the row has a tag: the attribute is applicable by the model
     right: npt.NDArray[np.bool_]  # it has one, and the label allows it
@@ -40,6 +41,7 @@ def judge(
     sight: Sight | None = None,
 ) -> list[Verdicts]:
     """Every attribute's tags against the labels, in the schema's order."""
+    chances = probabilities(logits, photos.schema, calibration)
     decided = decide(logits, photos.schema, calibration, target, sight)
     verdicts = []
     for attribute in photos.schema.attributes:
@@ -55,6 +57,7 @@ def judge(
                 excluded=truly_excluded(photos, attribute),
                 best=tags.best,
                 confidence=tags.confidence.astype(np.float64),
+                chances=chances[attribute.name],
                 decision=tags.decision,
                 emitted=emitted,
                 right=emitted & allowed[np.arange(len(allowed)), tags.best],

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -91,6 +94,50 @@ def test_data_and_messages_do_not_mix(make_manifest: MakeManifest, dummy_bundle:
     assert ended.returncode == 0
     assert json.loads(ended.stdout)["rows"] == 4
     assert ended.stderr == ""
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(
+    make_manifest: MakeManifest, dummy_bundle: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tagger", "run", str(make_manifest(4)), "--bundle", dummy_bundle]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nobody:
+        ended = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_full_disk_under_standard_output_is_named(
+    make_manifest: MakeManifest, dummy_bundle: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tagger", "run", str(make_manifest(4)), "--bundle", dummy_bundle]
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "tagger: cannot write to standard output: No space left on device\n"
+
+
+def test_decisions_that_are_not_there_are_named(
+    tagger: Tagger, make_manifest: MakeManifest, dummy_bundle: str, tmp_path: Path
+) -> None:
+    command = ("run", make_manifest(4), "--bundle", dummy_bundle, "--decisions")
+    assert tagger(*command, "decisoins").stderr == "tagger: no decisions in decisoins yet\n"
+    (tmp_path / "decisions").mkdir()
+    assert tagger(*command, "decisions").stderr == "./manifest.tags is complete already; nothing to do.\n"
+
+
+def test_a_folder_whose_name_is_no_text_is_worked_in_but_not_named(
+    make_manifest: MakeManifest, dummy_bundle: str, tmp_path: Path
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    odd.mkdir()
+    manifest = make_manifest(4)
+    ended = run_cli("run", manifest, "--bundle", dummy_bundle, cwd=odd)
+    assert ended.returncode == 0, ended.stderr
+    assert "manifest.tags: complete" in run_cli("status", "manifest.tags", cwd=odd).stdout
+    ended = run_cli("run", manifest, "--bundle", dummy_bundle, "--out", odd / "out")
+    assert ended.returncode == 2
+    assert "is not UTF-8: rename the file or folder" in ended.stderr
 
 
 # -- bad usage and bad input ------------------------------------------------------------------------------------------

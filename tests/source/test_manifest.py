@@ -230,6 +230,7 @@ def test_a_limit_does_not_read_the_bad_line_after_it(tmp_path: Path) -> None:
         ("s3://bucket/feeds", "./photos/../a.jpg", "s3://bucket/feeds/a.jpg"),
         ("s3://bucket/feeds", "../photos/a.jpg", "s3://bucket/photos/a.jpg"),
         ("s3://bucket", "../../a.jpg", "s3://bucket/a.jpg"),
+        ("s3://bucket/feeds", "photos//./a.jpg", "s3://bucket/feeds/photos//a.jpg"),  # a key of its own
     ],
 )
 def test_resolve_uri(folder: str, uri: str, place: str) -> None:

@@ -44,6 +44,12 @@ def test_labels_are_read_with_partial_and_unknown_cells(tmp_path: Path, toy: Sch
     assert photos.item_ids == ("1", "2")
 
 
+def test_label_that_allows_every_value_says_nothing(tmp_path: Path, toy: Schema) -> None:
+    rows = [ROW | {"kind": "top|trousers|shoes", "tone": "dark|light"}, ROW | {"kind": "top|shoes", "tone": "dark"}]
+    photos = read_labels([str(write_manifest(tmp_path / "labels.csv", rows))], toy)
+    assert photos.allowed.astype(int).tolist() == [[0] * 7, [1, 0, 1, 0, 0, 1, 0]]
+
+
 @pytest.mark.parametrize("name", ["labels.tsv", "labels.jsonl", "labels.parquet", "labels.csv.gz"])
 def test_labels_of_every_format_are_the_same(tmp_path: Path, toy: Schema, name: str) -> None:
     photos = read_labels([str(write_manifest(tmp_path / name, [ROW, ROW | {"kind": None}]))], toy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,25 @@ def test_low_confidence_finds_the_photos_that_nobody_could_name(label: Callable,
 def test_auroc_of_a_binary_attribute_is_of_its_rarer_value(label: Callable, say: Callable) -> None:
     found = evaluate(*calibrated(label, say), THRESHOLDS, "0.95").attributes["tone"]["a"]["auroc"]
     assert found == {"value": "light", "auroc": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_auroc_of_a_dependent_attribute_is_not_that_of_what_it_hangs_on(label: Callable, say: Callable) -> None:
+    """Long and short are told apart without an error; how sure the photo is of a top has no say in it."""
+    rows = [("top,long,", {"top": 0.9, "long": 0.8})] * 20 + [("top,short,", {"top": 0.3, "short": 0.8})] * 30
+    logits = say([said for _, said in rows])
+    found = evaluate(logits, label([text for text, _ in rows]), THRESHOLDS, "0.95").attributes["sleeve"]["shop"]
+    assert found["auroc"] == {"value": "long", "auroc": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_attribute_whose_every_label_the_category_excludes_is_reported(
+    label: Callable, say: Callable, tmp_path: Path
+) -> None:
+    photos = label(["shoes,short,dark", "trousers,long,light"] * 15)
+    logits = say([{"shoes": 0.9, "dark": 0.9}, {"trousers": 0.9, "light": 0.9}] * 15)
+    source = evaluate(logits, photos, THRESHOLDS, "0.95").sources["shop"]
+    assert source["pooled"]["without"].keys() == source["all_right"]["without"].keys() == {"kind", "sleeve", "tone"}
+    write_report(HEAD, evaluate(logits, photos, THRESHOLDS, "0.95"), photos, DictFetcher({}), str(tmp_path))
+    assert "Without sleeve" in (tmp_path / "report.html").read_text()
 
 
 def test_thresholds_of_one_source_are_tested_on_the_other(label: Callable, say: Callable) -> None:
@@ -328,6 +348,17 @@ def test_page_loads_nothing_and_escapes_what_it_shows(table: tuple[Any, Labelled
     assert "default-src 'none'" in page
     assert "reviewed on photos like those of spring &amp; sons" in page
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!#|data:image/jpeg)[^"'\s>]""", page)
+
+
+def test_attribute_may_be_called_what_a_dict_calls_its_methods(
+    table: tuple[Any, LabelledPhotos], toy: Schema, tmp_path: Path
+) -> None:
+    logits, photos = table
+    attributes = tuple(replace(a, name="values") if a.name == "tone" else a for a in toy.attributes)
+    photos = replace(photos, schema=Schema("toy", attributes))
+    page = page_of(tmp_path / "report", evaluate(logits, photos, THRESHOLDS, "0.95"), photos, tmp_path)
+    assert page.count('<section class="attribute"') == 3
+    assert "reviewed on photos like those of" not in page
 
 
 def test_page_shows_photos_of_mistakes_and_does_without_those_it_cannot_read(

@@ -114,6 +114,17 @@ def test_too_few_labels_are_left_alone(label: Callable) -> None:
     assert doubt_labels(one_group, [np.zeros((20, 4), np.float32)], None, seed=0) == []
 
 
+def test_attribute_that_one_group_alone_knows_is_left_alone(label: Callable) -> None:
+    """Nobody else can say what is usual of it; nor can anybody where one group has every label there is."""
+    rows = ["top,,"] * 20 + ["shoes,,"] * 20 + ["top,,dark", "shoes,,light"] * 20
+    groups = [f"f\x1f{n % 8}" for n in range(40)] + ["f\x1fmuse"] * 40
+    features = np.random.default_rng(0).normal(0, 1, (80, 6)).astype(np.float32)
+    photos = label(rows, groups=groups)
+    assert {error.attribute for error in doubt_labels(photos, [features], None, seed=0)} <= {"kind"}
+    only_muse = replace(photos, allowed=photos.allowed & (np.array(groups) == "f\x1fmuse")[:, None])
+    assert doubt_labels(only_muse, [features], None, seed=0) == []
+
+
 def test_list_is_safe_in_a_spreadsheet_and_comes_back_through_review_apply(
     toy: Schema, label: Callable, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fakes import draw_photo, write_manifest
 from tagger.errors import SchemaError, UsageError
 from tagger.ledger import Decision, append, decision_id
 from tagger.schema import Schema
-from tagger.training.data import PhotoPack
+from tagger.training.data import PhotoPack, read_labels
 from tagger.training.data_report import write_data_report
 from tagger.training.prepare import Preparation, _usable, check_splits, prepare, summary_lines, usable_lines
 
@@ -30,8 +31,8 @@ def plain_pixels(*shades: int) -> np.ndarray:
 
 
 def test_group_in_two_splits_is_refused(label: Callable) -> None:
-    photos = label(["top,,"] * 3, groups=["l\x1fann", "l\x1fbob", "l\x1fann"], splits=["train", "val", "test"])
-    with pytest.raises(UsageError, match="l: 'ann' stands in the splits train and test"):
+    photos = label(["top,,"] * 3, groups=["by\x1fann", "by\x1fbob", "by\x1fann"], splits=["train", "val", "test"])
+    with pytest.raises(UsageError, match="by 'ann' stands in the splits train and test"):
         check_splits(photos)
 
 
@@ -40,6 +41,26 @@ def test_photo_in_two_splits_is_refused(label: Callable) -> None:
     doubled = photos.__class__(**{**photos.__dict__, "uris": ("a.jpg", "b.jpg", "a.jpg")})
     with pytest.raises(UsageError, match=r"the photo a\.jpg stands in the splits train and test"):
         check_splits(doubled)
+
+
+def test_item_of_one_file_in_two_splits_is_refused_whoever_took_its_photos(label: Callable) -> None:
+    photos = label(
+        ["top,,"] * 3, groups=["contributor\x1f1", "contributor\x1f2", "f\x1f3"], splits=["train", "val", "test"]
+    )
+    photos = replace(photos, item_ids=("shirt", "other", "shirt"))
+    with pytest.raises(UsageError, match=r"shop/labels\.csv: the item 'shirt' stands in the splits train and test"):
+        check_splits(photos)
+    check_splits(replace(photos, sources=("a.csv", "a.csv", "b.csv")))  # every shop numbers its items from 1
+
+
+def test_brand_in_the_splits_of_two_files_is_refused(tmp_path: Path, toy: Schema) -> None:
+    row = {"item_id": "1", "image": "a.jpg", "split": "train", "kind": "top", "brand": "Nike"}
+    files = [
+        write_manifest(tmp_path / "a.csv", [row]),
+        write_manifest(tmp_path / "b.csv", [row | {"image": "b.jpg", "split": "val"}]),
+    ]
+    with pytest.raises(UsageError, match="brand 'Nike' stands in the splits train and val; choose one"):
+        check_splits(read_labels([str(file) for file in files], toy, ("contributor", "brand")))
 
 
 @pytest.mark.parametrize("missing", ["train", "val"])
@@ -183,6 +204,28 @@ def test_data_report_says_what_was_kept_and_dropped_and_why(shop: Path, toy: Sch
     assert "7 of 7 values are learned" in page
     assert "| top | 2 | 0 | 0 |  |" in page
     assert "1 values of kind are not in the schema" in page
+
+
+def test_rows_whose_only_label_is_dropped_teach_nothing(shop: Path, toy: Schema) -> None:
+    rows = [
+        {"item_id": str(n), "image": f"{n}.png", "split": "train", "kind": kind}
+        for n, kind in enumerate(["top", "top", "trousers", "trousers", "shoes"])
+    ]
+    rows[3:3] = [{"item_id": "7", "image": "7.png", "split": "val", "kind": "top"}]
+    write_manifest(shop / "labels.csv", rows)
+    prepared = prepare(wanted(shop, toy, min_count=2), silent)
+    assert prepared.photos.in_split("train").item_ids == ("0", "1", "2", "3")
+    assert "1 rows of train have no label and teach nothing" in summary_lines(prepared)
+
+
+def test_val_without_a_label_is_refused(shop: Path, toy: Schema) -> None:
+    rows = [
+        {"item_id": str(n), "image": f"{n}.png", "split": "train", "kind": kind}
+        for n, kind in enumerate(["top", "trousers"])
+    ]
+    write_manifest(shop / "labels.csv", [*rows, {"item_id": "2", "image": "2.png", "split": "val", "kind": ""}])
+    with pytest.raises(UsageError, match="no photo of the split val has a label: there is nothing to calibrate on"):
+        prepare(wanted(shop, toy), silent)
 
 
 def test_data_report_names_dropped_values(shop: Path, toy: Schema) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from fakes import read_tags, run_python, tag
+from PIL import Image
 
 from tagger.cli.main import cli
 from tagger.errors import SchemaError, UsageError
@@ -33,6 +35,7 @@ def tagger(*arguments: str | Path) -> Result:
 
 def train_options(start_weights: Path) -> list[str | Path]:
     options: list[str | Path] = ["--schema", "womens-32", "--init", start_weights, "--backbone", BACKBONE]
+    options += ["--mixup", "0.2", "--drop-path", "0.1", "--dropout", "0.25", "--weight-decay", "0.04"]
     return [*options, "--stages", "2@32", "--batch-size", "8"]
 
 
@@ -181,7 +184,9 @@ def test_nothing_but_val_is_calibrated_on(
 def test_provenance_says_how_it_was_made(trained: tuple[Path, Result, list[str], list[str]]) -> None:
     provenance = load_bundle(str(trained[0])).provenance
     assert provenance["command"].startswith("tagger ")
-    assert provenance["training"]["stages"] == [{"epochs": 2, "size": 32}]
+    training = provenance["training"]
+    assert training["stages"] == [{"epochs": 2, "size": 32}]
+    assert [training[name] for name in ("mixup", "drop_path", "dropout", "weight_decay")] == [0.2, 0.1, 0.25, 0.04]
     assert provenance["photos"]["train"] > provenance["photos"]["val"] > 0
 
 
@@ -227,6 +232,31 @@ def test_work_folder_of_another_training_is_refused(
     command[command.index("2@32")] = "3@32"
     assert "holds another training (stages differ): start anew with --no-resume" in refused(*command)
     assert len(curve(trained[0])) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("--device", "cuda:99", "--device cuda:99: this machine has"),
+        ("--device", "gpu", "--device gpu: cpu, cuda or cuda:N"),
+        ("--stages", "1@2048", "at 32 to 1024 pixels, not '1@2048'"),
+    ],
+)
+def test_what_the_machine_or_the_bundle_cannot_do_is_refused_before_a_photo_is_read(
+    womens_labels: Path, start_weights: Path, tmp_path: Path, option: str, value: str, text: str
+) -> None:
+    command = ["train", womens_labels, "--out", tmp_path / "bundle", *train_options(start_weights), option, value]
+    assert text in refused(*command)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seed_below_zero_is_no_seed(tmp_path: Path) -> None:
+    for command in ("train", "calibrate"):
+        result = tagger(
+            command, "labels.csv", "--bundle" if command == "calibrate" else "--name", "b", "--out", "o", "--seed", "-1"
+        )
+        assert result.exit_code == 2
+        assert "--seed" in result.output
 
 
 def test_training_begins_anew_where_it_may_not_resume(label: Callable, tmp_path: Path, start_weights: Path) -> None:
@@ -470,19 +500,59 @@ def test_evaluation_is_resumed_and_infers_no_photo_twice(
     data = json.loads((tmp_path / "report" / "report.json").read_text())
     assert (data["photos"], data["failed"]) == (len(sample) - 1, 1)
     assert data["failures"][0]["error"].startswith("not_found")
-    (out,) = (tmp_path / "report").glob("*.tags")
-    written = (out / "summary.json").stat().st_mtime_ns
     again = tagger(*command, "--json")
     assert json.loads(again.stdout) == data
-    assert (out / "summary.json").stat().st_mtime_ns == written
+    assert scoring(tmp_path / "report") == (0, len(sample) - 1)
 
     new = tmp_path / "calibrated"
     assert tagger("calibrate", labels, "--bundle", dummy_bundle, "--out", new).exit_code == 0
     result = tagger("evaluate", labels, "--bundle", new, "--out", tmp_path / "report", "--json")
     assert json.loads(result.stdout)["bundle"]["calibration_id"] == load_bundle(str(new)).calibration_id
-    (second,) = set((tmp_path / "report").glob("*.tags")) - {out}
-    summary = json.loads((second / "summary.json").read_text())
-    assert (summary["inferred"], summary["reused"]) == (0, len(sample) - 1)
+    assert scoring(tmp_path / "report") == (0, len(sample) - 1)
+
+
+def scoring(report: Path) -> tuple[int, int]:
+    """Photos inferred and photos reused by the last command that scored into the folder."""
+    (out,) = report.glob("*.tags")
+    summary = json.loads((out / "summary.json").read_text())
+    return summary["inferred"], summary["reused"]
+
+
+def test_photo_that_has_changed_or_can_be_read_now_is_scored_anew(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    for number, row in enumerate(sample):
+        copy = tmp_path / f"{number}.jpg"
+        shutil.copyfile(row["image"], copy)
+        row["image"] = str(copy)
+    (tmp_path / "3.jpg").unlink()
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    command = ["evaluate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "report", "--json"]
+    assert json.loads(tagger(*command).stdout)["failed"] == 1
+    Image.new("RGB", (64, 64), "blue").save(tmp_path / "3.jpg")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "0.jpg")
+    assert json.loads(tagger(*command).stdout)["failed"] == 0
+    assert scoring(tmp_path / "report") == (2, len(sample) - 2)
+
+
+def test_report_folder_may_be_spelled_anew_and_labels_may_change_after_a_stop(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    command = ["evaluate", labels, "--bundle", dummy_bundle, "--json", "--out"]
+    assert tagger(*command, "report").exit_code == 0
+    (out,) = (tmp_path / "report").glob("*.tags")
+    write_labels(tmp_path / "sample.csv", sample[5:])
+    (out / "_SUCCESS").unlink()  # as if the first one had been stopped
+    result = tagger(*command, "./report/")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["photos"] == len(sample) - 5
+    assert scoring(tmp_path / "report") == (0, len(sample) - 5)
+    write_labels(tmp_path / "sample.csv", sample)
+    result = tagger(*command, tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert scoring(tmp_path / "report")[1] >= len(sample) - 5
 
 
 def test_evaluation_takes_test_unless_another_split_is_asked_for(

@@ -23,6 +23,7 @@ from tagger.training.train import (
     Stage,
     TrainConfig,
     _kept_share,
+    _val_record,
     attribute_losses,
     fit,
     load_weights,
@@ -101,7 +102,7 @@ def test_stages_are_parsed_and_resolutions_follow() -> None:
     assert [config.size_at(epoch) for epoch in range(3)] == [32, 32, 64]
 
 
-@pytest.mark.parametrize("text", ["", "10", "10@", "a@b", "0@64", "3@16", "1@32@2", "-1@64"])
+@pytest.mark.parametrize("text", ["", "10", "10@", "a@b", "0@64", "3@16", "1@32@2", "-1@64", "1@1040"])
 def test_stages_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"stage"):
         Stage.parse(text)
@@ -207,6 +208,12 @@ def test_log_says_what_every_epoch_gave(undisturbed: tuple[Path, dict[str, torch
     assert [(line["epoch"], line["size"]) for line in lines] == [(1, 32), (2, 40), (3, 40)]
     assert all(0 < line["loss"] < 10 for line in lines)
     assert set(lines[0]["val"]["shop"]) == {"kind", "sleeve", "tone"}
+
+
+def test_labels_files_of_one_folder_have_lines_of_their_own_in_the_log(label: Callable, say: Callable) -> None:
+    photos = label(["top,,", "shoes,,"], sources=["shop/spring.csv", "shop/autumn.csv"])
+    record = _val_record(say([{"top": 0.9}, {"top": 0.9}]), photos)
+    assert record == {"autumn": {"kind": 0.0}, "spring": {"kind": 1.0}}
 
 
 def test_only_rows_of_train_are_fitted(

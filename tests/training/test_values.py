@@ -34,13 +34,20 @@ def test_rare_value_goes_and_its_labels_count_as_unknown(label: Callable) -> Non
     assert schema.by_name["kind"].value_names == ("top", "trousers")
     assert list(schema.by_name) == ["kind", "tone"]
     kind = trimmed.photos.allowed[:, schema.slices["kind"]].astype(int).tolist()
-    assert kind == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 0], [0, 0], [1, 1], [0, 0]]  # 'top or shoes' is no 'top'
+    assert kind == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 0], [0, 0], [0, 0], [0, 0]]  # 'top or shoes' is no 'top'
     assert trimmed.dropped["kind"] == {"shoes": "1 photos, fewer than 2"}
 
 
 def test_only_single_labels_of_train_count(label: Callable) -> None:
     photos = label(["top,,", "shoes,,", "top|trousers,,", "trousers,,"], splits=["train", "train", "train", "val"])
     assert drop_rare_values(photos, 1).dropped["kind"] == {"trousers": "0 photos, fewer than 1"}
+
+
+def test_label_that_allows_every_value_left_is_unknown(label: Callable) -> None:
+    photos = label(["top,,", "trousers,,", "top|trousers,,"], splits=["train"] * 3)
+    trimmed = drop_rare_values(photos, 1).photos
+    assert trimmed.schema.by_name["kind"].value_names == ("top", "trousers")
+    assert trimmed.allowed.astype(int).tolist() == [[1, 0], [0, 1], [0, 0]]
 
 
 def test_attribute_with_one_value_left_goes_whole(label: Callable) -> None:
