@@ -49,6 +49,7 @@ class Table(NamedTuple):
 def tagged(name: str, rows: Sequence[tuple[str, str]], bundle: str, folder: Path) -> Table:
     """The results of `tagger run --embeddings` over (item_id, path)."""
     manifest, out = folder / f"{name}.csv", folder / name
+    folder.mkdir(parents=True, exist_ok=True)
     with manifest.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["item_id", "image_uri"])

@@ -39,6 +39,7 @@ from tagger.ledger import Ledger
 from tagger.model.bundle import default_bundle
 from tagger.results import ResultStore
 from tagger.schema import Attribute, Schema, load_schema
+from tagger.source.manifest import resolve_uri
 from tagger.tagging.run import RunOptions, run_tagging
 
 TOPS = {
@@ -70,13 +71,15 @@ def womens_photos(labels: Path, folder: Path) -> Path:
     with labels.open(newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.DictReader(file) if row.get("gender", "") in ("women", "")]
     image = next((name for name in ("image_uri", "image", "image_url", "image_path") if rows and name in rows[0]), None)
-    if image is None:
-        raise SystemExit(f"{labels} has no women's row, or no column of photos")
+    item = next((name for name in ("item_id", "sku", "product_id", "id") if rows and name in rows[0]), None)
+    if image is None or item is None:
+        raise SystemExit(f"{labels} has no women's row, or no column of photos or of items")
     manifest = folder / "manifest.csv"
     with manifest.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["item_id", "image_uri"])
-        writer.writerows([row["item_id"], str(labels.resolve().parent / row[image])] for row in rows)
+        folder_of_photos = str(labels.resolve().parent)
+        writer.writerows([row[item], resolve_uri(folder_of_photos, row[image])] for row in rows)
     return manifest
 
 

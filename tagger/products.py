@@ -14,6 +14,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from tagger.model.confidence import (
     WHOLE_PHOTO,
     Calibration,
     decide,
+    see,
 )
 from tagger.model.gate import Gate, Sight
 from tagger.model.pooling import pool_scores
@@ -134,17 +136,10 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
 
     values = table.column("scores").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     logits = values.reshape(-1, schema.n_scores).astype(np.float32)
-    described, by_photo_sight = None, None
-    if calibration.gate is not None and info.descriptors:
-        described = list_matrix(table.column(DESCRIPTOR_COLUMN), calibration.gate.length)
-        by_photo_sight = calibration.gate.see(described)
-    by_photo = decide(logits, schema, calibration, target, by_photo_sight)
-    counts, sight = np.ones(len(logits), bool), None
-    if calibration.gate is not None and described is not None and by_photo_sight is not None:
-        counts, sight = _sight_of_items(group[ok], described, by_photo_sight, calibration.gate, n)
-    fresh = _first_of_each_photo(group[ok], table.column("image_sha256").filter(ok))
-    fresh = fresh[counts[fresh]]
-    pooled = pool_scores(logits[fresh], group[ok][fresh].astype(np.int64), n, schema, calibration)
+    described = list_matrix(table.column(DESCRIPTOR_COLUMN), _length(calibration)) if info.descriptors else None
+    by_photo = decide(logits, schema, calibration, target, see(described, calibration))
+    pool = pool_photos(logits, described, group[ok], table.column("image_sha256").filter(ok), n, schema, calibration)
+    pooled, sight = pool.logits, pool.sight
     decided = decide(pooled, schema, calibration, target, sight)
 
     contradicted = {
@@ -201,6 +196,45 @@ def _first_text(cells: pa.ChunkedArray, group: npt.NDArray[Any], n: int) -> pa.A
     for item, text in zip(group.tolist(), cells.to_pylist(), strict=True):
         texts[item] = texts[item] or text
     return pa.array(texts, pa.string())
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What the photos of n items say together."""
+
+    logits: npt.NDArray[np.float32]  # (n, n_scores), uncalibrated; of an item with one photo exactly that photo's
+    sight: Sight | None  # what the gate says of the items; None without a gate
+    counted: npt.NDArray[np.int64]  # positions of the photos that were pooled, ascending
+
+
+def pool_photos(
+    logits: npt.NDArray[np.float32],
+    descriptors: npt.NDArray[np.float32] | None,
+    item_of: npt.NDArray[Any],
+    sha256: pa.ChunkedArray,
+    n: int,
+    schema: Schema,
+    calibration: Calibration,
+) -> Pool:
+    """Combine the photos of n items: each different photo counts once, one unlike all others only where it is alone.
+
+    Args:
+        logits: of the photos that could be read, uncalibrated, (photos, n_scores).
+        descriptors: (photos, length); None: the run stored none.
+        item_of: number of each photo's item, (photos,).
+        sha256: of each photo's bytes, (photos,).
+    """
+    counts, sight, by_photo = np.ones(len(logits), bool), None, see(descriptors, calibration)
+    if calibration.gate is not None and descriptors is not None and by_photo is not None:
+        counts, sight = _sight_of_items(item_of, descriptors, by_photo, calibration.gate, n)
+    counted = _first_of_each_photo(item_of, sha256)
+    counted = counted[counts[counted]]
+    pooled = pool_scores(logits[counted], item_of[counted].astype(np.int64), n, schema, calibration)
+    return Pool(pooled, sight, counted)
+
+
+def _length(calibration: Calibration) -> int:
+    return calibration.gate.length if calibration.gate is not None else 0
 
 
 def _first_of_each_photo(group: npt.NDArray[Any], sha256: pa.ChunkedArray) -> npt.NDArray[np.int64]:

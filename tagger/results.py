@@ -192,6 +192,13 @@ class ResultStore:
         """
         self.out = out
         self._lease = lease
+        self._taken: dict[int, Committed] | None = None  # the commits of `as_of_now`
+
+    def as_of_now(self) -> ResultStore:
+        """The same OUT with the parts that are committed by now, for reading it more than once while a run goes on."""
+        store = ResultStore(self.out)
+        store._taken = self.commits()
+        return store
 
     def _path(self, *names: str) -> str:
         return storage.join(self.out, *names)
@@ -295,6 +302,8 @@ class ResultStore:
 
     def commits(self) -> dict[int, Committed]:
         """shard index → commit, in order; a commit file that cannot be read does not count."""
+        if self._taken is not None:
+            return dict(self._taken)
         found = {}
         names = filter(_COMMIT.fullmatch, storage.list_names(self._path("_commits")))
         for text in storage.read_each([self._path("_commits", name) for name in names]):

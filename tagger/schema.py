@@ -23,7 +23,7 @@ MAX_SCHEMA_NODES = 100_000  # of the YAML text with its aliases written out
 RESERVED_NAMES = frozenset(
     "row item_id image_uri status error_kind error needs_review review_reasons image_sha256 image_bytes image_etag "
     "width height bundle_id calibration_id scores descriptor embedding split n_photos n_ok sku product_id id image "
-    "image_url image_path".split()
+    "image_url image_path search_words".split()
 )
 RESERVED_SUFFIXES = ("_confidence", "_decision", "_disagreement")
 _ATTRIBUTE_NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -71,6 +71,11 @@ def tag(manifest: str | Path, bundle: str, out: str | Path, **options: Any) -> R
     return run_tagging(RunOptions(manifest=str(manifest), bundle=bundle, out=str(out), **settings), threading.Event())
 
 
+def read_rows(folder: str | Path) -> list[dict[str, Any]]:
+    """All rows of the Parquet files in a folder."""
+    return [row for file in sorted(Path(folder).glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
 def read_tags(out: str | Path) -> list[dict[str, Any]]:
     """All rows of `OUT/tags`, as a plain glob finds them."""
     files = sorted(Path(out, "tags").glob("*.parquet"))

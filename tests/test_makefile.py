@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,15 @@ def test_default_bundle_is_replaced_only_by_a_finished_one(make: list[str], tmp_
     }
     said = (tmp_path / "log").read_text().splitlines()
     assert said[0] == said[1]  # the same command resumes
-    assert said[0].startswith("train a/labels.csv b/labels.csv --out ")
-    assert "--init start.safetensors" in said[0]
+    assert all(line.startswith("train a/labels.csv b/labels.csv --freeze 3 --out ") for line in said)
+    made, inits = [], []
+    for line in said[1:]:
+        words = [(option, word) for option, word in pairwise(line.split()) if option in ("--out", "--init")]
+        made += [Path(word).name for option, word in words if option == "--out"]
+        inits.append([Path(word).parent.name or word for option, word in words if option == "--init"])
+    assert made == ["start", "first", "second", "third", "fourth", "apparel-lite0"]
+    pair = ["first", "second"]
+    assert inits == [["start.safetensors"], ["start"], ["start"], pair, pair, [*pair, "third", "fourth"]]
 
 
 def test_without_labels_make_says_what_is_missing(make: list[str], tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ nights() {
 night=${TAGGER_DATE:-$(date +%F)}
 is_night "$night" || refuse 2 "TAGGER_DATE $night: a date such as 2026-01-31"
 keep=${TAGGER_KEEP_NIGHTS:-14}
-[[ $keep =~ ^[0-9]+$ ]] || refuse 2 "TAGGER_KEEP_NIGHTS $keep: a number of nights; 0 keeps all"
+[[ $keep =~ ^[0-9]{1,9}$ ]] || refuse 2 "TAGGER_KEEP_NIGHTS $keep: a number of nights; 0 keeps all"
+keep=$((10#$keep)) # 010 is ten, not eight
 mkdir -p "$TAGGER_RESULTS/logs" 2>/dev/null || refuse 2 "cannot write to TAGGER_RESULTS $TAGGER_RESULTS"
 results=$(cd "$TAGGER_RESULTS" && pwd)
 manifest=${TAGGER_MANIFEST//\{date\}/$night}
@@ -84,7 +85,7 @@ rm -rf "$results"/.removing-*
 if ((keep > 0 && ${#good[@]} > keep)); then
     oldest=${good[keep - 1]}
     while read -r name; do
-        [[ $name < $oldest ]] || continue
+        [[ $name < $oldest && $name != "$night" ]] || continue # a night just asked for again stays
         mv "$results/$name" "$results/.removing-$name" # first out of sight, so that no one reads half a result
         rm -rf "$results/.removing-$name" "$results/logs/$name.log"
     done < <(nights all)

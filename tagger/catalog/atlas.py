@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import torch
@@ -217,14 +218,14 @@ def _fit(
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
-def save_autoencoder(model: Autoencoder, path: str) -> None:
+def save_autoencoder(model: Autoencoder, file: IO[bytes]) -> None:
     """Write the weights as safetensors; raises `OSError`."""
     tensors = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
     tensors |= {f"decoder.{name}": tensor for name, tensor in model.decoder.net.state_dict().items()}
     tensors["centre"] = torch.from_numpy(np.asarray(model.decoder.centre, np.float32))
     tensors["scale"] = torch.tensor([model.decoder.scale], dtype=torch.float64)
     values = {a.name: list(a.value_names) for a in model.decoder.schema.attributes}
-    storage.write_bytes(path, save(tensors, {"values": json.dumps(values, ensure_ascii=False)}))
+    file.write(save(tensors, {"values": json.dumps(values, ensure_ascii=False)}))
 
 
 def load_autoencoder(path: str, schema: Schema) -> Autoencoder:

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from tagger.catalog.likeness import Tag
 from tagger.catalog.vectors import EmbeddingAxes, Floats, profiles
-from tagger.final import Subject, final_tags
 from tagger.ledger import Ledger
 from tagger.model.confidence import Calibration
+from tagger.products import combine_products
 from tagger.results import ResultStore, RunInfo
 from tagger.schema import Attribute, Schema
 
@@ -45,9 +45,9 @@ class Photos:
     image_uris: pa.ChunkedArray
     sha256s: pa.ChunkedArray
     digests: npt.NDArray[np.uint64]  # the first 16 digits of sha256s
-    values: npt.NDArray[np.int16]  # (attributes, photos), final value, _NOT_APPLICABLE
+    values: npt.NDArray[np.int16]  # (attributes, photos), final value of the product, _NOT_APPLICABLE
     likely: npt.NDArray[np.bool_]  # (attributes, photos)
-    unknown: Mapping[tuple[int, int], str]  # (attribute, photo) → a person's value that the schema does not know
+    unknown: Mapping[tuple[int, int], str]  # (attribute, product) → a person's value that the schema does not know
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -57,11 +57,11 @@ class Photos:
         return text
 
     def tags(self, row: int) -> dict[str, Tag]:
-        """The final tags of a photo."""
+        """The final tags of a photo's product."""
         tags = {}
         for i, attribute in enumerate(self.schema.attributes):
             code = int(self.values[i, row])
-            value = self.unknown.get((i, row)) if code < 0 else attribute.value_names[code]
+            value = self.unknown.get((i, int(self.groups[row]))) if code < 0 else attribute.value_names[code]
             tags[attribute.name] = Tag(value, bool(self.likely[i, row]))
         return tags
 
@@ -98,14 +98,13 @@ class Photos:
 
 
 def read_photos(store: ResultStore, info: RunInfo, ledger: Ledger) -> Photos:
-    """The tagged photos of all committed parts, final values laid over the model's.
-
-    What a person decided for any photo of a product holds for all of its photos, as in `products/`.
+    """The tagged photos of all committed parts; their values are the final ones of their product, as in `products/`.
 
     Raises:
         UsageError: a part cannot be read.
     """
     schema = info.schema
+    store = store.as_of_now()
     n = sum(committed.ok for committed in store.commits().values())
     axes = _fit_axes(store) if info.key.embeddings and n else None
     calibration = Calibration.from_dict(info.calibration)
@@ -113,7 +112,6 @@ def read_photos(store: ResultStore, info: RunInfo, ledger: Ledger) -> Photos:
     embeddings = None if axes is None else np.empty((n, axes.axes.shape[1]), np.float32)
     values = np.full((len(schema.attributes), n), _NOT_APPLICABLE, np.int16)
     likely = np.zeros((len(schema.attributes), n), np.bool_)
-    decided = _Decided(ledger)
     columns: dict[str, list[pa.ChunkedArray]] = {name: [] for name in _KEPT}
     names = [f"{a.name}{suffix}" for a in schema.attributes for suffix in ("", "_confidence")]
     start = 0
@@ -128,19 +126,22 @@ def read_photos(store: ResultStore, info: RunInfo, ledger: Ledger) -> Photos:
             values[i, part], likely[i, part] = _tags(table, attribute)
         for name in _KEPT:
             columns[name].append(table.column(name))
-        decided.add(table, logits, start)
         start += table.num_rows
-    unknown = decided.overlay(info, values, likely)
     kept = {
         name: pa.chunked_array([c for column in columns[name] for c in column.chunks], _KEPT[name]) for name in _KEPT
     }
     items = kept["item_id"].combine_chunks().dictionary_encode()
+    groups = items.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+    unknown: dict[tuple[int, int], str] = {}
+    if len(items.dictionary) < n or ledger:  # else every product is its one photo
+        values, likely, unknown = _of_products(store, info, ledger, items.dictionary)
+        values, likely = values[:, groups], likely[:, groups]
     return Photos(
         schema=schema,
         profiles=vectors,
         axes=axes,
         embeddings=embeddings,
-        groups=items.indices.to_numpy(zero_copy_only=False).astype(np.int32),
+        groups=groups,
         items=items.dictionary,
         manifest_rows=kept["row"].to_numpy(),
         image_uris=kept["image_uri"],
@@ -182,42 +183,26 @@ def _tags(table: pa.Table, attribute: Attribute) -> tuple[npt.NDArray[np.int16],
     return codes.to_numpy().astype(np.int16), confidence.to_numpy() >= LIKELY
 
 
-class _Decided:
-    """The photos of the products that people decided on."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._items = pa.array(sorted(ledger.items()), pa.string())
-        self._photos: dict[str, list[tuple[int, str, Floats]]] = {}  # item_id → (number, sha256, logits)
-
-    def add(self, table: pa.Table, logits: Floats, start: int) -> None:
-        """Note those of one part, whose first photo has the number `start`."""
-        if not len(self._items):
-            return
-        for i in np.flatnonzero(pc.is_in(table.column("item_id"), value_set=self._items).to_numpy()).tolist():
-            photo = (start + i, table.column("image_sha256")[i].as_py(), logits[i].copy())
-            self._photos.setdefault(table.column("item_id")[i].as_py(), []).append(photo)
-
-    def overlay(
-        self, info: RunInfo, values: npt.NDArray[np.int16], likely: npt.NDArray[np.bool_]
-    ) -> dict[tuple[int, int], str]:
-        """Put final values in the place of the model's; returns those that the schema does not know."""
-        photos = [(item_id, *photo) for item_id, listed in self._photos.items() for photo in listed]
-        if not photos:
-            return {}
-        all_of = {item_id: [sha256 for _, sha256, _ in listed] for item_id, listed in self._photos.items()}
-        subjects = [Subject(item_id, all_of[item_id]) for item_id, *_ in photos]
-        unknown: dict[tuple[int, int], str] = {}
-        tagged = final_tags(np.stack([logits for *_, logits in photos]), subjects, info, self._ledger)
-        for (_, row, _, _), tags in zip(photos, tagged, strict=True):
-            for i, attribute in enumerate(info.schema.attributes):
-                tag = tags[attribute.name]
-                known = tag.value in attribute.value_names
-                values[i, row] = attribute.index(tag.value) if tag.value is not None and known else _NOT_APPLICABLE
-                likely[i, row] = tag.value is not None and (tag.human or (tag.confidence or 0.0) >= LIKELY)
-                if tag.value is not None and not known:
-                    unknown[i, row] = tag.value
-        return unknown
+def _of_products(
+    store: ResultStore, info: RunInfo, ledger: Ledger, items: pa.Array
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_], dict[tuple[int, int], str]]:
+    """Final values of the products, as `products/` has them: (values, likely, those that the schema does not know)."""
+    attributes = info.schema.attributes
+    values = np.full((len(attributes), len(items)), _NOT_APPLICABLE, np.int16)
+    likely = np.zeros((len(attributes), len(items)), np.bool_)
+    unknown: dict[tuple[int, int], str] = {}
+    for table in combine_products(store, info, ledger):
+        place = pc.index_in(table.column("item_id"), value_set=items)
+        table = table.filter(pc.is_valid(place))
+        rows = pc.drop_null(place).to_numpy()
+        for i, attribute in enumerate(attributes):
+            codes, sure = _tags(table, attribute)
+            accepted = pc.fill_null(pc.equal(table.column(f"{attribute.name}_decision"), "accepted"), False)
+            values[i, rows], likely[i, rows] = codes, sure | accepted.to_numpy()
+            for at in np.flatnonzero(codes == _NOT_APPLICABLE).tolist():
+                if (text := table.column(attribute.name)[at].as_py()) is not None:
+                    unknown[i, int(rows[at])] = text
+    return values, likely, unknown
 
 
 def _digest(sha256: str) -> int:

@@ -232,6 +232,8 @@ class Catalogue:
     # -- the answer ----------------------------------------------------------------------------------------------
 
     def _answer(self, query: _Query, k: int, by: str, where: Where, with_itself: bool) -> Answer:
+        if k < 1:
+            raise UsageError(f"k is {k}: ask for one product or more")
         groups = self._photos.groups
         others = None if with_itself or not len(query.itself) else ~np.isin(groups, query.itself)
         passing = self._photos.passing(where)

@@ -69,7 +69,7 @@ def export(
     so. Decisions made after the run count. In CSV, texts that a spreadsheet would run as a formula begin with a '.
     Feeds hold what their target's rules allow; what they leave out is counted on standard error.
     """
-    from tagger.cli.output import open_output
+    from tagger.cli.output import check_outputs, open_output
     from tagger.errors import UsageError
     from tagger.final import ledger_folder
     from tagger.ledger import Ledger
@@ -81,10 +81,7 @@ def export(
         raise UsageError(f"--limit is for --format html; {format_name} has every product")
     if format_name not in FEEDS and report is not None:
         raise UsageError(f"--report is for --format {' and '.join(FEEDS)}; {format_name} leaves nothing out")
-    if report == "-" and output in (None, "-"):
-        raise UsageError("--report - and the feed would mix on standard output; name a file for one of them")
-    if report is not None and report == output:
-        raise UsageError(f"{report} cannot hold both the feed and its report; name another file for one of them")
+    check_outputs({"the feed": output or "-", "--report": report})
     store = ResultStore(out)
     info = store.require_run()
     ledger = Ledger.read(ledger_folder(store, info, decisions))

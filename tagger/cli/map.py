@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tagger.catalog.atlas import Layout
     from tagger.catalog.map.page import LayoutView, PageTexts
     from tagger.catalog.map.points import Points
+    from tagger.schema import Schema
 
 THUMBNAILS = 400
 LABELS = {"neighbours": "Neighbours", "autoencoder": "Autoencoder"}
@@ -75,7 +76,7 @@ def map_command(
     from tagger.catalog.map.page import PageTexts
     from tagger.catalog.map.picture import PictureOptions, draw_map
     from tagger.catalog.map.points import count_items, parse_choice, read_points
-    from tagger.cli.output import check_page_output, open_output
+    from tagger.cli.output import check_outputs, open_output
     from tagger.errors import UsageError
     from tagger.final import ledger_folder
     from tagger.ledger import Ledger
@@ -84,7 +85,7 @@ def map_command(
     names = LAYOUTS if layout == "both" else (layout,)
     if weights is not None and AUTOENCODER not in names:
         raise UsageError("--weights keeps the autoencoder, which --layout neighbours leaves out")
-    check_page_output(output, as_json)
+    check_outputs({"--json": "-" if as_json else None, "--output": output, "--png": png, "--weights": weights})
     if layout != AUTOENCODER:
         require_library()
     store = ResultStore(out)
@@ -108,9 +109,11 @@ def map_command(
     _write_page(points, layouts, texts, storage.parent(info.manifest) or ".", output, thumbnails)
     if png is not None:
         with open_output(png) as file:
-            draw_map(points, layouts[0].xy, PictureOptions(texts.title, shown_colour, shown_heat, language), file)
+            in_letters = _picture_language(info.schema, language)
+            draw_map(points, layouts[0].xy, PictureOptions(texts.title, shown_colour, shown_heat, in_letters), file)
     if weights is not None and autoencoder is not None:
-        save_autoencoder(autoencoder, weights)
+        with open_output(weights) as file:
+            save_autoencoder(autoencoder, file)
     if as_json:
         files = {"page": output, "png": png, "weights": weights}
         figures = {"layouts": {entry.name: _figures(entry) for entry in layouts}}
@@ -119,6 +122,20 @@ def map_command(
     for entry in layouts:
         click.echo(_sentence(entry), err=True)
     click.echo(f"{len(points):,} items in {output}", err=True)
+
+
+def _picture_language(schema: Schema, language: str) -> str:
+    """`language`, or English where no font of this machine has its letters; says what no font can show."""
+    from tagger.catalog.map.picture import unshown
+
+    missing = unshown(schema, language)
+    if not missing:
+        return language
+    left = unshown(schema, "en")
+    names = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+    what = f"boxes stand for the letters of {names}" if left else "it is in English"
+    click.echo(f"tagger: no font for the picture has all letters, so {what}; Noto Sans CJK or Nanum would do", err=True)
+    return language if left else "en"
 
 
 def _write_page(

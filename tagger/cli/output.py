@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO
 
 import click
@@ -14,10 +14,22 @@ from tagger import storage
 from tagger.errors import UsageError
 
 
-def check_page_output(page: str | None, as_json: bool) -> None:
-    """Raises `UsageError` where a page and the figures of --json would both go to standard output."""
-    if as_json and page == "-":
-        raise UsageError("--json and --output - would mix on standard output; name a file for the page")
+def check_outputs(outputs: Mapping[str, str | None]) -> None:
+    """Raises `UsageError` where two of `outputs` would mix on standard output, or the second replace the first.
+
+    Args:
+        outputs: what is written, for a person → where to: a file, '-' for standard output, None for nowhere.
+    """
+    taken: dict[str, str] = {}
+    for what, reference in outputs.items():
+        if reference is None:
+            continue
+        is_path = reference != "-" and not storage.is_remote(reference)
+        place = os.path.realpath(storage.local_path(reference)) if is_path else reference
+        if place in taken:
+            where = "would mix on standard output" if reference == "-" else f"would both be {reference}"
+            raise UsageError(f"{taken[place]} and {what} {where}; name another file for one of them")
+        taken[place] = what
 
 
 def leave_output() -> None:

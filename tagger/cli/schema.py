@@ -80,16 +80,16 @@ def from_labels(
     from pathlib import PurePosixPath
 
     from tagger import storage
+    from tagger.cli.output import open_output
     from tagger.schema import schema_to_yaml
     from tagger.training.own_schema import schema_from_labels
 
-    name = PurePosixPath(storage.name(output)).stem if output else "own"
+    name = PurePosixPath(storage.name(output)).stem if output not in (None, "-") else "own"
     draft = schema_from_labels(labels, name, min_count, attributes, groups)
     for line in draft.lines:
         click.echo(line, err=True)
     text = schema_to_yaml(draft.schema)
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        storage.write_bytes(output, text.encode())
+    with open_output(output) as file:
+        file.write(text.encode())
+    if output not in (None, "-"):
         click.echo(f"{output}: {len(draft.schema.attributes)} attributes, {draft.schema.n_scores} values", err=True)

@@ -65,11 +65,11 @@ def similar(
     once. Filters and words use the final values, a person's over the model's, also those that wait for review.
     """
     from tagger.catalog.similar import Catalogue
-    from tagger.cli.output import check_page_output
+    from tagger.cli.output import check_outputs
     from tagger.errors import ImageError, UsageError
     from tagger.source.places import PhotoPlaces
 
-    check_page_output(output, as_json)
+    check_outputs({"--json": "-" if as_json else None, "--output": output})
     fetch = PhotoPlaces(None, allow_http, allow_private_http)
     catalogue = Catalogue.load(out, bundle=bundle, device=device, decisions=decisions)
     wanted = parse_where(where, catalogue.schema)

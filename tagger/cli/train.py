@@ -25,7 +25,12 @@ from tagger.cli.options import example
 )
 @click.option("--name", help="Name of the bundle. Default: the folder's.")
 @click.option("--backbone", default="tf_efficientnet_lite0", show_default=True, help="Any EfficientNet that timm has.")
-@click.option("--stages", default="10@128,8@176,4@224", show_default=True, help="epochs@pixels, served size last.")
+@click.option(
+    "--stages",
+    default="10@128,8@176,4@224",
+    show_default=True,
+    help="epochs@pixels, served size last; its epochs may be 0, and 0@176 alone takes --init as it is.",
+)
 @click.option(
     "--tap",
     "taps",

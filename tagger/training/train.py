@@ -61,13 +61,16 @@ class Stage:
 
     @classmethod
     def parse(cls, text: str) -> tuple[Stage, ...]:
-        """`10@128,8@176,4@224` as stages; raises `UsageError` for anything else."""
+        """`10@128,8@176,4@224` as stages; the last may have no epochs. Raises `UsageError` for anything else."""
         try:
             stages = tuple(cls(*map(int, part.split("@"))) for part in text.split(","))
         except (TypeError, ValueError):
             raise UsageError(f"stages are written like 10@128,4@224 (epochs@pixels), not {text!r}") from None
-        if any(stage.epochs < 1 or not 32 <= stage.size <= MAX_SIZE for stage in stages):
-            raise UsageError(f"a stage needs at least one epoch at 32 to {MAX_SIZE} pixels, not {text!r}")
+        least = [1] * (len(stages) - 1) + [0]
+        if any(s.epochs < n or not 32 <= s.size <= MAX_SIZE for s, n in zip(stages, least, strict=True)):
+            raise UsageError(
+                f"a stage needs at least one epoch (the last: none) at 32 to {MAX_SIZE} pixels, not {text!r}"
+            )
         return stages
 
 
@@ -192,8 +195,9 @@ def fit(
         dropout=config.dropout,
         taps=config.taps,
     )
-    if initial is not None:
-        load_weights(net, initial)
+    untaught = load_weights(net, initial) if initial is not None else list(net.state_dict())
+    if untaught and not config.epochs:
+        raise UsageError(f"--stages without an epoch train nothing, and --init knows no {untaught[0]} of this schema")
     net = net.to(config.device).to(memory_format=torch.channels_last)
     net.freeze(config.frozen_stages)
     optimizer = _optimizer(net, config)
@@ -277,8 +281,11 @@ def predict_pack(
     return np.concatenate(out)
 
 
-def load_weights(net: AttributeNet, file: Path) -> None:
+def load_weights(net: AttributeNet, file: Path) -> list[str]:
     """Take over a backbone (timm's parameter names) or a whole network; heads of other shapes start anew.
+
+    Returns:
+        Names of the tensors that start anew.
 
     Heads of a network without taps are taken over by one with taps: what the taps show weighs nothing at first.
 
@@ -299,6 +306,7 @@ def load_weights(net: AttributeNet, file: Path) -> None:
     if missing:
         raise UsageError(f"{file} does not fit the backbone: {len(missing)} of {len(wanted)} tensors are missing")
     net.load_state_dict(fitting, strict=False)
+    return [n for n in own if n not in fitting and not n.endswith("num_batches_tracked")]
 
 
 def _widened(head: Tensor, own: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ def test_saved_weights_give_the_same_map(tmp_path: Path) -> None:
     profile = grouped_points(40).profile
     model = fit_autoencoder(profile, SCHEMA, replace(QUICK, steps=20))
     path = str(tmp_path / "atlas.safetensors")
-    save_autoencoder(model, path)
+    with open(path, "wb") as file:
+        save_autoencoder(model, file)
     loaded = load_autoencoder(path, SCHEMA)
     xy = model.encode(profile)
     np.testing.assert_array_equal(loaded.encode(profile), xy)

@@ -44,6 +44,16 @@ def decided(out: Path, item_id: str, attribute: str, action: str, value: str | N
     )
 
 
+def test_a_photo_in_many_rows_counts_once_as_in_products(out: Path, dummy_bundle: str, tmp_path: Path) -> None:
+    def profile(name: str, copies: int) -> np.ndarray:
+        photos = [str(out.parent / "photos/1.png")] * copies + [str(out.parent / "photos/2.png")]
+        rows = [{"item_id": "one", "image_uri": photo} for photo in photos]
+        tag(write_manifest(tmp_path / f"{name}.csv", rows), dummy_bundle, tmp_path / name)
+        return points_of(tmp_path / name).profile
+
+    assert (profile("once", 1) == profile("often", 9)).all()
+
+
 def test_every_item_with_a_photo_is_one_point_with_its_final_tags(out: Path) -> None:
     points = points_of(out)
     assert list(points.item_ids) == [str(i) for i in range(12)]

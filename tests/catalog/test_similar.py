@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from catalog.gallery_page import Page
-from fakes import tag, write_manifest
+from fakes import read_rows, read_tags, tag, write_manifest
 from review.shop import FORMULA, HOSTILE, Shop, command, draw, open_shop
 
 from tagger.catalog.similar import Answer, Catalogue
 from tagger.errors import ImageError, SchemaError, UsageError
 from tagger.model.bundle import load_bundle, save_dummy_bundle
 from tagger.model.engine import EngineSpec, Scores
+from tagger.results import Committed, ResultStore
 from tagger.schema import Schema
 from tagger.source.decode import decode
 
@@ -114,6 +115,40 @@ def test_filters(catalogue: Catalogue, stranger: bytes) -> None:
         catalogue.query(stranger, where={"color": "red"})
     with pytest.raises(SchemaError, match="colour has no value 'crimson'"):
         catalogue.query(stranger, where={"colour": "crimson"})
+
+
+def test_filters_and_tags_are_those_of_the_product_not_of_one_of_its_photos(
+    catalogue: Catalogue, out: Path, stranger: bytes
+) -> None:
+    products = {row["item_id"]: row for row in read_rows(out / "products") if row["n_ok"]}
+    photos = [row for row in read_tags(out) if row["status"] == "ok"]
+    assert any(row["category"] != products[row["item_id"]]["category"] for row in photos)  # the two of an item differ
+    for value in {row["category"] for row in photos}:
+        found = catalogue.query(stranger, k=1_000, where={"category": value}).found
+        assert {item.item_id for item in found} == {i for i, row in products.items() if row["category"] == value}
+        assert all(tag == products[item.item_id][name] for item in found for name, tag in item.tags.items())
+
+
+def test_what_a_run_commits_while_the_catalogue_is_read_does_not_show(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = ResultStore.commits
+    calls: list[int] = []
+
+    def growing(self: ResultStore) -> dict[int, Committed]:
+        """Shard 3 is committed after the first look."""
+        if self._taken is not None:
+            return commits(self)
+        calls.append(len(calls))
+        return {i: c for i, c in commits(self).items() if i < 3 or calls[-1]}
+
+    monkeypatch.setattr(ResultStore, "commits", growing)
+    assert len(Catalogue.load(str(out))) == 240
+
+
+def test_no_product_at_all_cannot_be_asked_for(catalogue: Catalogue, stranger: bytes) -> None:
+    with pytest.raises(UsageError, match="k is 0: ask for one product or more"):
+        catalogue.query(stranger, 0)
 
 
 def test_scores_and_item_ids_can_be_asked_about(

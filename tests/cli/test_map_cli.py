@@ -62,6 +62,8 @@ def test_the_same_seed_gives_the_same_page(out: Path, tmp_path: Path) -> None:
     [
         (["--weights", "w", "--layout", "neighbours"], "--weights keeps the autoencoder"),
         (["--heat", "red"], "neither density nor ATTRIBUTE=VALUE"),
+        (["--png", "a.png", "--weights", "./a.png"], "--png and --weights would both be ./a.png"),
+        (["--png", "-", "--json"], "--json and --png would mix on standard output"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(
@@ -70,6 +72,23 @@ def test_wrong_options_are_refused_before_anything_is_written(
     with pytest.raises(UsageError, match=message):
         command("map", out, "--output", tmp_path / "map.html", *options)
     assert not (tmp_path / "map.html").exists()
+
+
+def test_weights_that_cannot_be_written_are_one_sentence(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"cannot write {tmp_path}: "):
+        command("map", out, "--layout", "autoencoder", "--output", tmp_path / "m.html", "--weights", tmp_path)
+
+
+@pytest.mark.parametrize("font", [None, "DejaVuSans.ttf"])
+def test_a_picture_in_korean_needs_a_font(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, font: str | None
+) -> None:
+    monkeypatch.setattr("tagger.catalog.map.picture._cjk_font", lambda: font)
+    options = ["--layout", "autoencoder", "--output", tmp_path / "m.html", "--png", tmp_path / "m.png"]
+    said = command("map", out, *options, "--language", "ko").stderr
+    assert ("no font for the picture has all letters, so it is in English" in said) == (font is None)
+    command("map", out, *options[:4], "--png", tmp_path / "en.png")
+    assert ((tmp_path / "m.png").read_bytes() == (tmp_path / "en.png").read_bytes()) == (font is None)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

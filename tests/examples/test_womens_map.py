@@ -56,6 +56,12 @@ def test_style_and_leg_become_one_type(example: ModuleType, style: str, shape: s
     assert example.bottom_type(style, shape) == expected
 
 
+def test_photos_of_any_place_and_ids_of_any_name_are_taken(example: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("sku,image,gender\n1,s3://shop/a.jpg,women\n2,b.jpg,\n", "utf-8")
+    manifest = example.womens_photos(tmp_path / "labels.csv", tmp_path)
+    assert manifest.read_text("utf-8").splitlines()[1:] == ["1,s3://shop/a.jpg", f"2,{tmp_path}/b.jpg"]
+
+
 def test_labels_without_womens_rows_are_refused(example: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("item_id,image,gender\n1,a.jpg,men\n", "utf-8")
     with pytest.raises(SystemExit, match="no women's row"):

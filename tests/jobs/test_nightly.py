@@ -195,6 +195,17 @@ def test_late_run_of_an_old_night_does_not_turn_latest_back(nightly: Nightly, re
     assert "--reuse" not in (tmp_path / "arguments").read_text()
 
 
+def test_an_old_night_that_was_asked_for_stays_and_010_is_ten(nightly: Nightly, results: Path, tmp_path: Path) -> None:
+    settings = {"TAGGER_KEEP_NIGHTS": "2", "TAGGER_BIN": fake_tagger(tmp_path, SUCCEED)}
+    for night in ("2026-01-27", "2026-01-28", "2026-01-29", "2026-01-05"):
+        assert nightly(night, **settings).returncode == 0
+    kept = [p.name for p in results.iterdir() if p.is_dir() and not p.is_symlink() and p.name != "logs"]
+    assert sorted(kept) == ["2026-01-05", "2026-01-28", "2026-01-29"]
+    for day in range(10, 22):
+        nightly(f"2026-02-{day}", **settings | {"TAGGER_KEEP_NIGHTS": "010"})
+    assert len(list(results.glob("2026-*"))) == 10
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

@@ -67,4 +67,7 @@ def test_command_writes_a_file_that_trains(labels: Path, tmp_path: Path) -> None
     assert f"{output}: 1 attributes, 2 values" in result.stderr
     schema = load_schema(str(output))
     assert (schema.name, schema.by_name["colour"].value_names) == ("my-shop", ("mint", "off"))
-    assert CliRunner().invoke(cli, command).stdout == output.read_text().replace("name: my-shop", "name: own")
+    for more in ([], ["--output", "-"]):
+        assert CliRunner().invoke(cli, [*command, *more]).stdout == output.read_text().replace("my-shop", "own")
+    refused = CliRunner().invoke(cli, [*command, "--output", str(tmp_path)])
+    assert str(refused.exception).startswith(f"cannot write {tmp_path}: ")

@@ -102,7 +102,9 @@ def test_stages_are_parsed_and_resolutions_follow() -> None:
     assert [config.size_at(epoch) for epoch in range(3)] == [32, 32, 64]
 
 
-@pytest.mark.parametrize("text", ["", "10", "10@", "a@b", "0@64", "3@16", "1@32@2", "-1@64", "1@1040"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "10@", "a@b", "0@32,1@64", "-1@64,1@64", "3@16", "1@32@2", "-1@64", "1@1040"]
+)
 def test_stages_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"stage"):
         Stage.parse(text)
@@ -201,6 +203,21 @@ def test_finished_training_is_taken_as_it_is(
     shutil.copytree(undisturbed[0], tmp_path / "work")
     assert equal(weights_of(fit(*shop, TINY, tmp_path / "work", start_weights)), undisturbed[1])
     assert len(curve(tmp_path / "work")) == 3
+
+
+def test_without_an_epoch_the_network_is_what_it_began_as(
+    shop: tuple[LabelledPhotos, PhotoPack],
+    undisturbed: tuple[Path, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    start_weights: Path,
+) -> None:
+    from safetensors.torch import save_file
+
+    none = replace(TINY, stages=Stage.parse("0@40"))
+    save_file({name: t.contiguous() for name, t in undisturbed[1].items()}, tmp_path / "whole.safetensors")
+    assert equal(weights_of(fit(*shop, none, tmp_path / "work", tmp_path / "whole.safetensors")), undisturbed[1])
+    with pytest.raises(UsageError, match=r"train nothing, and --init knows no heads\.\S+ of this schema"):
+        fit(*shop, none, tmp_path / "other", start_weights)
 
 
 def test_log_says_what_every_epoch_gave(undisturbed: tuple[Path, dict[str, torch.Tensor]]) -> None:

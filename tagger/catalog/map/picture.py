@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from dataclasses import dataclass
 from typing import IO
 
@@ -10,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from tagger.catalog.map.points import NO_VALUE, Choice, Floats, Points
-from tagger.schema import Attribute
+from tagger.schema import Attribute, Schema
 
 WIDTH, HEIGHT, LEGEND = 1600, 1200, 320  # pixels; the legend is at the right
 MARGIN = 48
@@ -140,7 +142,7 @@ def _channels(colour: str) -> tuple[int, int, int]:
 
 def _draw_legend(draw: ImageDraw.ImageDraw, points: Points, options: PictureOptions) -> None:
     left, top = WIDTH - LEGEND + 8, MARGIN + 8
-    draw.text((left, top), _cut(options.title, 20), fill=INK, font=_font(30))
+    draw.text((left, top), _cut(options.title, 20), fill=INK, font=_font(30, options.title))
     draw.text((left, top + 44), f"{len(points):,} items", fill=MUTED, font=_font(21))
     if options.heat is not None:
         _draw_ramp(draw, left, top + 100, options.heat, options.language)
@@ -153,7 +155,7 @@ def _draw_ramp(draw: ImageDraw.ImageDraw, left: int, top: int, heat: Choice, lan
     if heat.attribute is not None:
         value = heat.attribute.values[heat.value].display(language)
         label, ends = f"{heat.attribute.display(language)}: {value}", ("0%", "100%")
-    draw.text((left, top), _cut(label, 26), fill=INK, font=_font(21))
+    draw.text((left, top), _cut(label, 26), fill=INK, font=_font(21, label))
     stops = np.array([_channels(colour) for colour in RAMP], np.float64)
     for x in range(width):
         at = x / (width - 1) * (len(RAMP) - 1)
@@ -167,18 +169,53 @@ def _draw_values(draw: ImageDraw.ImageDraw, left: int, top: int, points: Points,
     values = points.best[:, list(points.schema.by_name).index(options.colour.name)]
     counts = np.bincount(values[values != NO_VALUE], minlength=len(options.colour.values))
     colours = value_colours(options.colour)
-    draw.text((left, top), options.colour.display(options.language), fill=MUTED, font=_font(21))
+    title = options.colour.display(options.language)
+    draw.text((left, top), title, fill=MUTED, font=_font(21, title))
     shown = [int(value) for value in np.argsort(-counts, kind="stable") if counts[value]][:LEGEND_LINES]
     for line, value in enumerate(shown):
         y = top + 46 + 34 * line
         label = _cut(options.colour.values[value].display(options.language), 20)
         draw.ellipse((left, y - 8, left + 16, y + 8), fill=colours[value], outline="#6d6a62")
-        draw.text((left + 28, y), label, INK, _font(21), anchor="lm")
+        draw.text((left + 28, y), label, INK, _font(21, label), anchor="lm")
         draw.text((WIDTH - 36, y), f"{counts[value]:,}", MUTED, _font(17), anchor="rm")
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+CJK_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansKR-Regular.otf",
+    "NanumGothic.ttf",
+    "malgun.ttf",
+    "AppleSDGothicNeo.ttc",
+)
+
+
+def unshown(schema: Schema, language: str) -> list[str]:
+    """Names of attributes and values that no font of this machine can show."""
+    if _cjk_font():
+        return []
+    names = [attribute.display(language) for attribute in schema.attributes]
+    names += [value.display(language) for attribute in schema.attributes for value in attribute.values]
+    return [name for name in names if not _is_latin(name)]
+
+
+def _is_latin(text: str) -> bool:
+    """Whether Pillow's own font has all letters."""
+    return all(ord(letter) < 0x250 or letter in "–—‘’“”…" for letter in text)
+
+
+@functools.cache
+def _cjk_font() -> str | None:
+    """A font of this machine with Chinese, Japanese and Korean letters."""
+    for name in CJK_FONTS:
+        with contextlib.suppress(OSError):
+            return str(ImageFont.truetype(name, 16).path)
+    return None
+
+
+def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font for `text`: Pillow's own where that has its letters."""
+    cjk = None if _is_latin(text) else _cjk_font()
+    return ImageFont.load_default(size) if cjk is None else ImageFont.truetype(cjk, size)
 
 
 def _cut(text: str, length: int) -> str:

@@ -19,9 +19,8 @@ from tagger.errors import UsageError
 from tagger.final import verdict_of
 from tagger.ledger import Ledger
 from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, Calibration, applies, probabilities
-from tagger.model.pooling import pool_scores
-from tagger.products import combine_products
-from tagger.results import ResultStore, RunInfo
+from tagger.products import combine_products, pool_photos
+from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix
 from tagger.schema import Attribute, Schema
 
 NO_VALUE = -1
@@ -39,7 +38,7 @@ class Points:
 
     schema: Schema
     item_ids: Sequence[str]
-    image_uris: Sequence[str]  # of the item's first such photo, as the results write it
+    image_uris: Sequence[str]  # of the first of its photos that count, as the results write it
     image_sha256: Sequence[str]  # of that photo
     profile: Floats  # (n, n_scores), P(applies) × P(value | applies), human over model
     best: npt.NDArray[np.int16]  # (n, attributes), index of the final value or NO_VALUE
@@ -53,6 +52,7 @@ class Points:
 
 def read_points(store: ResultStore, info: RunInfo, ledger: Ledger) -> Points:
     """One point per item_id with at least one committed photo, in the order of the manifest."""
+    store = store.as_of_now()
     photos = _read_photos(store, info)
     photos_of = _photos_of_decided(photos, ledger)
     chances = probabilities(photos.pooled, info.schema, Calibration.from_dict(info.calibration))
@@ -126,29 +126,38 @@ class _Photos:
 
 
 def _read_photos(store: ResultStore, info: RunInfo) -> _Photos:
-    """Photos that could be read, and their scores pooled by item."""
-    number: dict[str, int] = {}
-    uris: list[str] = []
-    first_sha256: list[str] = []
-    item_of: list[int] = []
-    photo_sha256: list[str] = []
-    scores: list[Floats] = []
-    for table in store.parts(["item_id", "image_uri", "status", "image_sha256", "scores"]):
-        table = table.filter(pc.equal(table.column("status"), "ok"))
-        flat = table.column("scores").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        scores.append(flat.astype(np.float32).reshape(-1, info.schema.n_scores))
-        names = ("item_id", "image_uri", "image_sha256")
-        for item_id, uri, sha256 in zip(*(table.column(name).to_pylist() for name in names), strict=True):
-            if item_id not in number:
-                number[item_id] = len(number)
-                uris.append(uri)
-                first_sha256.append(sha256)
-            item_of.append(number[item_id])
-            photo_sha256.append(sha256)
-    logits = np.concatenate(scores) if scores else np.zeros((0, info.schema.n_scores), np.float32)
-    items = np.array(item_of, np.int64)
-    pooled = pool_scores(logits, items, len(number), info.schema, Calibration.from_dict(info.calibration))
-    return _Photos(list(number), uris, first_sha256, pooled, items, photo_sha256)
+    """Photos that could be read, and their scores pooled by item as products/ pools them."""
+    calibration = Calibration.from_dict(info.calibration)
+    described = [DESCRIPTOR_COLUMN] if info.descriptors else []
+    parts = [
+        table.filter(pc.equal(table.column("status"), "ok"))
+        for table in store.parts(["item_id", "image_uri", "status", "image_sha256", "scores", *described])
+    ]
+    if not sum(part.num_rows for part in parts):
+        return _Photos([], [], [], np.zeros((0, info.schema.n_scores), np.float32), np.zeros(0, np.int64), [])
+    table = pa.concat_tables(parts)
+    items = table.column("item_id").combine_chunks().dictionary_encode()
+    item_of = items.indices.to_numpy().astype(np.int64)
+    descriptors = list_matrix(table.column(DESCRIPTOR_COLUMN)) if described else None
+    pool = pool_photos(
+        list_matrix(table.column("scores")),
+        descriptors,
+        item_of,
+        table.column("image_sha256"),
+        len(items.dictionary),
+        info.schema,
+        calibration,
+    )
+    _, first = np.unique(item_of[pool.counted], return_index=True)
+    shown = table.select(["image_uri", "image_sha256"]).take(pool.counted[first])
+    return _Photos(
+        item_ids=items.dictionary.to_pylist(),
+        uris=shown.column("image_uri").to_pylist(),
+        sha256=shown.column("image_sha256").to_pylist(),
+        pooled=pool.logits,
+        item_of=item_of,
+        photo_sha256=table.column("image_sha256").to_pylist(),
+    )
 
 
 # -- a person's word over the model's ------------------------------------------------------------------------------
