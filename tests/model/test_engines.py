@@ -247,6 +247,30 @@ def test_cuda_is_every_gpu_of_the_machine(
     assert EngineSpec(network_bundle, device, BATCH, threads=1).build().device == built
 
 
+def test_a_captured_network_says_what_the_network_says(bundle: Bundle) -> None:
+    """A stand-in that computes into the same tensors, as a CUDA graph does; all around it is as on a GPU."""
+    import torch
+
+    engine, plain = torch_engine(bundle), torch_engine(bundle)
+    lane = engine._lanes.get()
+    lane._pixels = lane._sent.clone()
+    with torch.inference_mode():
+        lane._said = lane._forward()
+
+    class Graph:
+        def replay(self) -> None:
+            for kept, new in zip(lane._said, lane._forward(), strict=True):
+                kept.copy_(new)
+
+    lane._graph = Graph()
+    engine._lanes.put(lane)
+    for seed, n in enumerate((BATCH, 2, BATCH, 0, 3)):
+        pixels = some_pixels(n, 64, seed)
+        got, expected = engine.predict(pixels), plain.predict(pixels)
+        assert np.array_equal(got.logits, expected.logits)
+        assert np.array_equal(got.embedding, expected.embedding)
+
+
 # -- files that do not fit -----------------------------------------------------------------------------------------
 
 
