@@ -199,9 +199,9 @@ def _of_products(
             codes, sure = _tags(table, attribute)
             accepted = pc.fill_null(pc.equal(table.column(f"{attribute.name}_decision"), "accepted"), False)
             values[i, rows], likely[i, rows] = codes, sure | accepted.to_numpy()
-            for at in np.flatnonzero(codes == _NOT_APPLICABLE).tolist():
-                if (text := table.column(attribute.name)[at].as_py()) is not None:
-                    unknown[i, int(rows[at])] = text
+            words = table.column(attribute.name)
+            for at in np.flatnonzero((codes == _NOT_APPLICABLE) & words.is_valid().to_numpy()).tolist():
+                unknown[i, int(rows[at])] = words[at].as_py()
     return values, likely, unknown
 
 
