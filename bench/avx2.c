@@ -5,9 +5,12 @@
  *
  * Linux on x86-64 with CPUID faulting (`cpuid_fault` in /proc/cpuinfo). Every CPUID instruction of the process and its
  * threads traps; the handler executes it and clears the bits of AVX-512, AVX-VNNI and AMX, so that libraries choose
- * their AVX2 code. Ratios are those of such a machine but for its clock and caches. Programs that `exec` start afresh.
+ * their AVX2 code. Ratios are those of such a machine but for its clock and caches. Processes that are forked see the
+ * processor as it is (torch's loaders put a SIGSEGV handler of their own over this one), and so do programs that are
+ * started (a compiler does not bear it): LD_PRELOAD leaves the environment.
  */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -49,8 +52,12 @@ static void answer(int number, siginfo_t *info, void *context)
     registers[REG_RIP] += 2;
 }
 
+static void forked(void) { allow_cpuid(1); }
+
 __attribute__((constructor)) static void start(void)
 {
+    unsetenv("LD_PRELOAD");
+    pthread_atfork(NULL, NULL, forked);
     struct sigaction action = {0};
     action.sa_sigaction = answer;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
