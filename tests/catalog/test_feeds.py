@@ -119,9 +119,13 @@ def test_a_persons_word_is_in_the_feed(out: Path, tmp_path: Path) -> None:
         (["--format", "google", "--limit", "3"], "--limit is for --format html"),
     ],
 )
-def test_options_that_do_not_go_together(out: Path, options: list[str], sentence: str) -> None:
+def test_options_that_do_not_go_together(
+    out: Path, options: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=sentence):
         command("export", out, *options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shopify_is_told_of_a_missing_title(apparel: Schema, tmp_path: Path) -> None:

@@ -67,11 +67,12 @@ def test_the_same_seed_gives_the_same_page(out: Path, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(
-    out: Path, tmp_path: Path, options: list[str], message: str
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
-        command("map", out, "--output", tmp_path / "map.html", *options)
-    assert not (tmp_path / "map.html").exists()
+        command("map", out, "--output", "map.html", *options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_that_cannot_be_written_are_one_sentence(out: Path, tmp_path: Path) -> None:

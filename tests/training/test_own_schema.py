@@ -58,7 +58,8 @@ def test_columns_can_be_chosen(labels: Path) -> None:
         schema_from_labels([str(labels)], "own", 9)
 
 
-def test_command_writes_a_file_that_trains(labels: Path, tmp_path: Path) -> None:
+def test_command_writes_a_file_that_trains(labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     output = tmp_path / "my-shop.yaml"
     command = ["schema", "from-labels", str(labels), "--min-count", "3"]
     result = CliRunner().invoke(cli, [*command, "--output", str(output)])
@@ -69,5 +70,6 @@ def test_command_writes_a_file_that_trains(labels: Path, tmp_path: Path) -> None
     assert (schema.name, schema.by_name["colour"].value_names) == ("my-shop", ("mint", "off"))
     for more in ([], ["--output", "-"]):
         assert CliRunner().invoke(cli, [*command, *more]).stdout == output.read_text().replace("my-shop", "own")
+    assert not (tmp_path / "-").exists()
     refused = CliRunner().invoke(cli, [*command, "--output", str(tmp_path)])
     assert str(refused.exception).startswith(f"cannot write {tmp_path}: ")
