@@ -132,7 +132,8 @@ def test_a_folder_whose_name_is_no_text_is_worked_in_but_not_named(
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     odd.mkdir()
     manifest = make_manifest(4)
-    ended = run_cli("run", manifest, "--bundle", dummy_bundle, cwd=odd)
+    (odd / "manifest.csv").write_bytes(manifest.read_bytes())  # its folder stands in run.json
+    ended = run_cli("run", "manifest.csv", "--bundle", dummy_bundle, cwd=odd)
     assert ended.returncode == 0, ended.stderr
     assert "manifest.tags: complete" in run_cli("status", "manifest.tags", cwd=odd).stdout
     ended = run_cli("run", manifest, "--bundle", dummy_bundle, "--out", odd / "out")
