@@ -86,6 +86,12 @@ def evaluate(
     help="Rows to take. Repeatable. Default: val, or every row of a file without splits.",
 )
 @groups
+@click.option(
+    "--decisions",
+    multiple=True,
+    metavar="DIR",
+    help="Ledger of what people decided; its values become labels. Repeatable.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
 @click.option(
     "--add-descriptor",

@@ -30,7 +30,7 @@ from tagger import storage
 from tagger.errors import UsageError
 from tagger.ledger import Ledger, Verdict
 from tagger.schema import Schema
-from tagger.training.data import LabelledPhotos, PhotoPack
+from tagger.training.data import LabelledPhotos
 
 Mask = npt.NDArray[np.bool_]
 
@@ -96,20 +96,21 @@ def join_decided_rows(photos: LabelledPhotos, ledger: Ledger) -> LabelledPhotos:
 
 
 def apply_corrections(
-    fitted: LabelledPhotos, joined: Mask, pack: PhotoPack, ledger: Ledger, rows: LabelledPhotos
+    fitted: LabelledPhotos, joined: Mask, sha256s: Sequence[str], ledger: Ledger, rows: LabelledPhotos
 ) -> Corrections:
     """Lay the ledger over the labels of `fitted`.
 
     Args:
-        fitted: the rows of train and val, whose photos `pack` holds.
+        fitted: the rows of train and val.
+        sha256s: of their photos' bytes, row by row; '' where a photo could not be read.
         joined: (fitted,), the rows that `join_decided_rows` put into train. They leave it again where no decision
             fits their bytes, or where val has the same bytes.
         rows: all rows of the labels files, to tell why a decision is left aside.
     """
     schema = fitted.schema
-    val_bytes = {sha for sha, split in zip(pack.sha256, fitted.splits, strict=True) if split == "val"} - {""}
-    leaking = joined & np.array([sha in val_bytes for sha in pack.sha256], dtype=bool)
-    verdicts, left = _by_row(fitted, leaking, pack, ledger, rows)
+    val_bytes = {sha for sha, split in zip(sha256s, fitted.splits, strict=True) if split == "val"} - {""}
+    leaking = joined & np.array([sha in val_bytes for sha in sha256s], dtype=bool)
+    verdicts, left = _by_row(fitted, leaking, sha256s, ledger, rows)
     photos = replace(fitted, allowed=fitted.allowed.copy())
     result = Corrections(photos, np.zeros((len(fitted), len(schema.attributes)), dtype=bool), left=left)
     for row, on_row in verdicts.items():
@@ -119,6 +120,25 @@ def apply_corrections(
     result.photos = replace(photos, splits=splits)
     result.joined = int((joined & ~silent).sum())
     return result
+
+
+def decided_only(photos: LabelledPhotos, ledger: Ledger) -> LabelledPhotos:
+    """The rows that have a label, or whose item people decided something of: all others say nothing."""
+    decided = np.array([item in ledger.items() for item in photos.item_ids], dtype=bool)
+    return photos.select(decided | photos.allowed.any(axis=1))
+
+
+def correct_sample(photos: LabelledPhotos, sha256s: Sequence[str], ledger: Ledger, rows: LabelledPhotos) -> Corrections:
+    """Lay the ledger over the labels of `photos`, all of which measure and none of which is fitted.
+
+    Args:
+        sha256s: of the photos' bytes; '' where a photo could not be read.
+        rows: all rows of the labels files, to tell why a decision is left aside.
+    """
+    measured = replace(photos, splits=("val",) * len(photos))
+    corrections = apply_corrections(measured, np.zeros(len(photos), dtype=bool), sha256s, ledger, rows)
+    corrections.photos = replace(corrections.photos, splits=photos.splits)
+    return corrections
 
 
 def drawn_with_labels(photos: LabelledPhotos, rows: LabelledPhotos) -> LabelledPhotos:
@@ -146,15 +166,15 @@ def _group_name(group: str) -> str:
 
 
 def _by_row(
-    fitted: LabelledPhotos, leaking: Mask, pack: PhotoPack, ledger: Ledger, rows: LabelledPhotos
+    fitted: LabelledPhotos, leaking: Mask, sha256s: Sequence[str], ledger: Ledger, rows: LabelledPhotos
 ) -> tuple[dict[int, dict[str, Verdict]], dict[str, list[str]]]:
     """(row of `fitted` → attribute → what people say, why other decisions are left aside → where they stand)."""
     at: dict[tuple[str, str], list[int]] = {}
     unreadable: set[str] = set()
     for row, item in enumerate(fitted.item_ids):
         if not leaking[row]:
-            at.setdefault((item, pack.sha256[row]), []).append(row)
-        if not pack.sha256[row]:
+            at.setdefault((item, sha256s[row]), []).append(row)
+        if not sha256s[row]:
             unreadable.add(item)
     open_items = {item for item, _ in at}
     test_items = {item for item, split in zip(rows.item_ids, rows.splits, strict=True) if split == "test"}

@@ -143,7 +143,7 @@ def _corrected(
     fitted: LabelledPhotos, rows: LabelledPhotos, chosen: npt.NDArray[np.int64], pack: PhotoPack, ledger: Ledger
 ) -> Corrections:
     joined = np.array([not rows.splits[row] for row in chosen], dtype=bool)
-    return apply_corrections(fitted, joined, pack, ledger, rows)
+    return apply_corrections(fitted, joined, pack.sha256, ledger, rows)
 
 
 def check_splits(photos: LabelledPhotos) -> None:
@@ -269,7 +269,7 @@ def summary_lines(prepared: Prepared) -> list[str]:
     for name, values in prepared.reading.masked.items():
         named = [f"{value} ({n})" for value, n in values.most_common()]
         lines.append(listed(f"values of {name} are not in the schema and count as unknown", named))
-    lines += _correction_lines(prepared.corrections)
+    lines += correction_lines(prepared.corrections)
     for name, reason in prepared.trimmed.attributes.items():
         lines.append(f"{name}: dropped: {reason}")
     for name, dropped in prepared.trimmed.dropped.items():
@@ -279,7 +279,8 @@ def summary_lines(prepared: Prepared) -> list[str]:
     return lines + [f"{name}: {text}" for name, text in prepared.unlearned.items()]
 
 
-def _correction_lines(corrections: Corrections | None) -> list[str]:
+def correction_lines(corrections: Corrections | None) -> list[str]:
+    """What to say of decisions that became labels, and of those that did not."""
     if corrections is None:
         return []
     by_action: dict[str, int] = {}

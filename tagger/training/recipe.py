@@ -29,13 +29,13 @@ from tagger.model.torch_engine import check_device
 from tagger.schema import load_schema
 from tagger.source.fetch import mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
-from tagger.training.corrections import drawn_with_labels
-from tagger.training.data import LabelledPhotos, PhotoPack, read_labels
+from tagger.training.corrections import correct_sample, decided_only, drawn_with_labels, read_decisions
+from tagger.training.data import LabelledPhotos, LabelRules, PhotoPack, read_labels_by
 from tagger.training.data_report import write_data_report
 from tagger.training.evaluate import measure
 from tagger.training.label_errors import FILE_NAME, attribute_counts, doubt_labels, embed, write_label_errors
 from tagger.training.pooling import with_pooling
-from tagger.training.prepare import Preparation, Prepared, listed, prepare, summary_lines
+from tagger.training.prepare import Preparation, Prepared, correction_lines, listed, prepare, summary_lines
 from tagger.training.scores import PhotoScores, ScoreFunction
 from tagger.training.sources import choose_rows, source_names
 from tagger.training.start import initial_weights
@@ -267,6 +267,7 @@ class Recalibration:
     command: str  # for the bundle's provenance
     splits: tuple[str, ...] = ()  # none: val, or every row of a file without splits
     groups: tuple[str, ...] = ("contributor", "brand")
+    decisions: tuple[str, ...] = ()  # folders of ledgers, whose decisions become labels
     seed: int = 0
     add_descriptor: bool = False  # to a bundle that makes none; it becomes another bundle by that
 
@@ -285,10 +286,23 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
     """
     bundle = load_bundle(recalibration.bundle)
     _check_target(bundle, recalibration.out)
-    photos = read_labels(recalibration.labels, bundle.schema, recalibration.groups, bundle.masked_values)
-    photos = choose_rows(photos, recalibration.splits, "val")
-    check_sample(photos)
+    ledger = read_decisions(recalibration.decisions) if recalibration.decisions else None
+    rules = LabelRules(masked=bundle.masked_values, bare_files=ledger is not None)
+    rows = read_labels_by(recalibration.labels, bundle.schema, recalibration.groups, rules).photos
+    photos = choose_rows(rows, recalibration.splits, "val")
+    if ledger is None:
+        check_sample(photos)  # before the photos are looked at
+    else:
+        photos = decided_only(photos, ledger)
+        if not len(photos):
+            files = ", ".join(map(mask_uri, recalibration.labels))
+            raise UsageError(f"nothing in {files} is labelled, and no decision is on an item that stands there")
     scores = score(bundle.folder, photos, recalibration.out.rstrip("/") + ".work")
+    lines: list[str] = []
+    corrections = None
+    if ledger is not None and scores.sha256s is not None:
+        corrections = correct_sample(photos, scores.sha256s.tolist(), ledger, rows)
+        photos, lines = corrections.photos, correction_lines(corrections)
     ok = scores.ok
     if not ok.any():
         raise UsageError(f"none of the {len(photos)} photos could be read; the first is {mask_uri(photos.uris[0])}")
@@ -320,6 +334,8 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
         _copy(bundle.file(name), storage.join(recalibration.out, name))
     _copy_card(bundle.folder, recalibration, len(photos))
     calibrated = {"command": recalibration.command, "tagger": __version__, "photos": len(photos)}
+    if corrections is not None:
+        calibrated["decisions"] = corrections.total
     copy = replace(
         bundle,
         copies=None,
@@ -327,7 +343,8 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
         provenance=bundle.provenance | {"calibrated": calibrated},
         metrics=bundle.metrics | {"calibrated": figures},
     )
-    lines = [listed(f"of {len(ok)} photos could not be read and are left out", unread)] if unread else []
+    if unread:
+        lines.append(listed(f"of {len(ok)} photos could not be read and are left out", unread))
     if fitted.calibration.pooling:
         exponents = ", ".join(f"{name} {value:+.2f}" for name, value in fitted.calibration.pooling.items())
         lines.append(f"several photos of one item, 0 as sure as one photo, 1 as independent ones: {exponents}")

@@ -34,6 +34,7 @@ class PhotoScores(NamedTuple):
     ok: npt.NDArray[np.bool_]  # (photos,)
     descriptors: npt.NDArray[np.float32] | None = None  # (photos, length); None: the bundle makes none
     embeddings: npt.NDArray[np.float32] | None = None  # (photos, features); None: the run did not store them
+    sha256s: npt.NDArray[np.str_] | None = None  # (photos,) of their bytes; '' where they could not be had
 
     def select(self, keep: npt.NDArray[np.bool_]) -> PhotoScores:
         """The photos that `keep` marks."""
@@ -55,10 +56,12 @@ def read_scores(out: str, photos: LabelledPhotos) -> PhotoScores:
     info = store.require_run()
     lists = ["scores", *([DESCRIPTOR_COLUMN] * info.descriptors), *(["embedding"] * info.key.embeddings)]
     ids: list[str] = []
+    sha256s: list[str] = []
     found: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in lists}
     ok: list[npt.NDArray[np.bool_]] = []
-    for part in store.parts(["item_id", *lists]):
+    for part in store.parts(["item_id", "image_sha256", *lists]):
         ids.extend(part.column("item_id").to_pylist())
+        sha256s.extend(sha256 or "" for sha256 in part.column("image_sha256").to_pylist())
         ok.append(np.asarray(part.column("scores").is_valid(), dtype=bool))
         for name in lists:
             found[name].append(list_matrix(part.column(name)))
@@ -68,7 +71,8 @@ def read_scores(out: str, photos: LabelledPhotos) -> PhotoScores:
     spread = {name: _spread(matrices, rows) for name, matrices in found.items()}
     if spread["scores"].shape[1] == 0:
         spread["scores"] = np.zeros((len(photos), photos.schema.n_scores), np.float32)
-    return PhotoScores(spread["scores"], rows, spread.get(DESCRIPTOR_COLUMN), spread.get("embedding"))
+    of_bytes = np.array(sha256s, dtype=np.str_)
+    return PhotoScores(spread["scores"], rows, spread.get(DESCRIPTOR_COLUMN), spread.get("embedding"), of_bytes)
 
 
 def _spread(matrices: Sequence[npt.NDArray[np.float32]], ok: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -26,7 +26,7 @@ from tagger.training.corrections import (
     join_decided_rows,
     read_decisions,
 )
-from tagger.training.data import LabelledPhotos, PhotoPack, sampling_weights
+from tagger.training.data import LabelledPhotos, sampling_weights
 
 
 def word(action: str, attribute: str, value: str | None = None, item: int = 0, photo: str | None = None) -> Decision:
@@ -43,9 +43,8 @@ def correct(rows: LabelledPhotos, *decisions: Decision, sha256: Sequence[str] | 
     chosen = np.flatnonzero([split in ("train", "val") for split in joined.splits])
     bytes_of = list(sha256) if sha256 is not None else [f"bytes-{i}" for i in range(len(rows))]
     shas = tuple(bytes_of[i] for i in chosen)
-    pack = PhotoPack(np.zeros((len(chosen), 1, 1, 3), np.uint8), np.array([bool(s) for s in shas]), (), shas)
     took_in = np.array([not rows.splits[i] for i in chosen], dtype=bool)
-    return apply_corrections(joined.select(chosen), took_in, pack, ledger, rows)
+    return apply_corrections(joined.select(chosen), took_in, shas, ledger, rows)
 
 
 def cells(photos: LabelledPhotos, row: int) -> str:

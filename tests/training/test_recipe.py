@@ -393,6 +393,53 @@ def test_items_with_several_photos_in_a_sample_calibrate_the_pooling(
     assert load_bundle(dummy_bundle).calibration.pooling == {}
 
 
+def test_what_people_decided_is_calibrated_on_over_what_the_file_says(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    labels = write_labels(tmp_path / "labels.csv", sample)
+    wrong = [row | {"colour": "red" if row["colour"] != "red" else "blue"} for row in sample]
+    bare = [{"item_id": row["item_id"], "image": row["image"]} for row in sample]
+    append(str(tmp_path / "decisions"), [decision(row, "colour", row["colour"]) for row in sample if row["colour"]])
+    named = sum(bool(row["colour"]) for row in sample)
+    assert named > 60
+    found = {}
+    for name, rows in (("wrong", wrong), ("bare", bare)):
+        file = write_labels(tmp_path / f"{name}.csv", rows)
+        command = ["calibrate", file, "--bundle", dummy_bundle, "--decisions", tmp_path / "decisions"]
+        result = tagger(*command, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        assert f"{named} decisions are labels now: {named} set" in result.stdout
+        found[name] = load_bundle(str(tmp_path / name))
+        assert found[name].provenance["calibrated"]["decisions"] == named
+        assert found[name].provenance["calibrated"]["photos"] == len(sample)
+    assert tagger("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "right").exit_code == 0
+    found["right"] = load_bundle(str(tmp_path / "right"))
+    assert (
+        tagger("calibrate", tmp_path / "wrong.csv", "--bundle", dummy_bundle, "--out", tmp_path / "said").exit_code == 0
+    )
+    found["said"] = load_bundle(str(tmp_path / "said"))
+    shares = {name: [f["colour"]["right"] for f in b.metrics["calibrated"].values()] for name, b in found.items()}
+    assert shares["wrong"] == shares["bare"] == shares["right"]
+    assert shares["said"] != shares["right"]
+    temperatures = {b.calibration.temperatures["colour"] for name, b in found.items() if name != "said"}
+    assert len(temperatures) == 1
+
+
+def test_sample_that_nobody_labelled_or_decided_on_is_refused(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    file = write_labels(tmp_path / "bare.csv", [{"item_id": row["item_id"], "image": row["image"]} for row in sample])
+    command = ["calibrate", file, "--bundle", dummy_bundle, "--out", tmp_path / "new"]
+    assert "has no column of the schema" in refused(*command)
+    append(str(tmp_path / "decisions"), [decision(sample[0] | {"item_id": "another"}, "colour", "red")])
+    said = refused(*command, "--decisions", tmp_path / "decisions")
+    assert said == f"nothing in {file} is labelled, and no decision is on an item that stands there"
+    append(str(tmp_path / "decisions"), [decision(sample[0], "colour", "red")])
+    said = refused(*command, "--decisions", tmp_path / "decisions")
+    assert said.startswith("too few labels: at most 1 photos are labelled with one attribute")
+    assert not (tmp_path / "new").exists()
+
+
 def test_rows_of_val_are_calibrated_on_where_there_are_splits(
     dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
 ) -> None:
