@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tagger.ledger import Ledger
+from tagger.schema import load_schema
+
 ROOT = Path(__file__).parent.parent
 TRAIN = """#!/bin/bash
 echo "$@" >> "{log}"
@@ -51,7 +54,8 @@ def test_default_bundle_is_replaced_only_by_a_finished_one(make: list[str], tmp_
     }
     said = (tmp_path / "log").read_text().splitlines()
     assert said[0] == said[1]  # the same command resumes
-    assert all(line.startswith("train a/labels.csv b/labels.csv --freeze 3 --out ") for line in said)
+    options = "--freeze 3 --decisions corrections"
+    assert all(line.startswith(f"train a/labels.csv b/labels.csv {options} --out ") for line in said)
     made, inits = [], []
     for line in said[1:]:
         words = [(option, word) for option, word in pairwise(line.split()) if option in ("--out", "--init")]
@@ -60,6 +64,15 @@ def test_default_bundle_is_replaced_only_by_a_finished_one(make: list[str], tmp_
     assert made == ["start", "first", "second", "third", "fourth", "apparel-lite0"]
     pair = ["first", "second"]
     assert inits == [["start.safetensors"], ["start"], ["start"], pair, pair, [*pair, "third", "fourth"]]
+
+
+def test_corrections_of_the_default_bundle_s_labels_are_a_ledger() -> None:
+    ledger = Ledger.read(str(ROOT / "corrections"))
+    schema = load_schema()
+    assert len(ledger.verdicts()) == 376
+    for key, verdict in ledger.verdicts().items():
+        assert verdict.action == "set"
+        assert verdict.value in schema.attribute(key.attribute).value_names
 
 
 def test_without_labels_make_says_what_is_missing(make: list[str], tmp_path: Path) -> None:

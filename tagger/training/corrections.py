@@ -36,6 +36,7 @@ Mask = npt.NDArray[np.bool_]
 
 IN_TEST = "on photos of test, which is only measured"
 HELD_BACK = "on photos without a split whose group, item or photo stands in val or test"
+NOT_CHOSEN = "on photos of other splits, or of rows that are left out"
 CHANGED = "on photos whose bytes have changed since"
 UNREADABLE = "on photos that could not be read"
 NOT_LISTED = "on items that no file of LABELS holds; give the manifest with their photos as one of LABELS"
@@ -137,6 +138,9 @@ def correct_sample(photos: LabelledPhotos, sha256s: Sequence[str], ledger: Ledge
     """
     measured = replace(photos, splits=("val",) * len(photos))
     corrections = apply_corrections(measured, np.zeros(len(photos), dtype=bool), sha256s, ledger, rows)
+    elsewhere = [tag for reason in (IN_TEST, HELD_BACK) for tag in corrections.left.pop(reason, [])]
+    if elsewhere:
+        corrections.left[NOT_CHOSEN] = elsewhere
     corrections.photos = replace(corrections.photos, splits=photos.splits)
     return corrections
 

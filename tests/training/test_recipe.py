@@ -445,7 +445,13 @@ def test_rows_of_val_are_calibrated_on_where_there_are_splits(
 ) -> None:
     rows = [row | {"split": "val" if i % 8 else "train"} for i, row in enumerate(sample)]
     labels = write_labels(tmp_path / "sample.csv", rows)
-    assert tagger("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "new").exit_code == 0
+    append(str(tmp_path / "decisions"), [decision(row, "colour", "red") for row in rows[:2]])  # of train, of val
+    command = ["calibrate", labels, "--bundle", dummy_bundle, "--decisions", tmp_path / "decisions"]
+    result = tagger(*command, "--out", tmp_path / "new")
+    assert result.exit_code == 0
+    assert "1 decisions are labels now: 1 set" in result.stdout
+    left = f"of other splits, or of rows that are left out: {rows[0]['item_id']} (colour)"
+    assert f"1 decisions left aside, on photos {left}" in result.stdout
     n_val = sum(row["split"] == "val" for row in rows)
     assert load_bundle(str(tmp_path / "new")).provenance["calibrated"]["photos"] == n_val
     assert "it has train, val" in refused(
