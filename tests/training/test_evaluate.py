@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -267,8 +268,10 @@ def test_scores_come_back_in_the_labels_order(tmp_path: Path, dummy_bundle: str,
     )
     write_split_manifest(photos, str(tmp_path / "scores.csv"))
     tag(tmp_path / "scores.csv", dummy_bundle, tmp_path / "out", shard_size=2)
-    logits, ok, descriptors, embeddings = read_scores(str(tmp_path / "out"), photos)
+    logits, ok, descriptors, embeddings, sha256s = read_scores(str(tmp_path / "out"), photos)
     assert (descriptors, embeddings) == (None, None)
+    assert sha256s is not None
+    assert sha256s.tolist() == [*(hashlib.sha256(path.read_bytes()).hexdigest() for path in drawn), ""]
     assert ok.tolist() == [True, True, True, False]
     assert logits.shape == (4, apparel.n_scores)
     assert len(np.unique(logits[:3], axis=0)) == 3
