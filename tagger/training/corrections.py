@@ -123,10 +123,11 @@ def apply_corrections(
     return result
 
 
-def decided_only(photos: LabelledPhotos, ledger: Ledger) -> LabelledPhotos:
-    """The rows that have a label, or whose item people decided something of: all others say nothing."""
-    decided = np.array([item in ledger.items() for item in photos.item_ids], dtype=bool)
-    return photos.select(decided | photos.allowed.any(axis=1))
+def without_bare_rows(photos: LabelledPhotos, ledger: Ledger) -> LabelledPhotos:
+    """`photos` without those of a file that has no label at all whose item nobody decided anything of."""
+    labelled = {photos.sources[row] for row in np.flatnonzero(photos.allowed.any(axis=1))}
+    rows = zip(photos.sources, photos.item_ids, strict=True)
+    return photos.select(np.array([file in labelled or item in ledger.items() for file, item in rows], dtype=bool))
 
 
 def correct_sample(photos: LabelledPhotos, sha256s: Sequence[str], ledger: Ledger, rows: LabelledPhotos) -> Corrections:

@@ -29,7 +29,7 @@ from tagger.model.torch_engine import check_device
 from tagger.schema import load_schema
 from tagger.source.fetch import mask_uri
 from tagger.training.calibrate import MIN_ACCEPTED, MIN_GROUPS, explain, fit_calibration
-from tagger.training.corrections import correct_sample, decided_only, drawn_with_labels, read_decisions
+from tagger.training.corrections import correct_sample, drawn_with_labels, read_decisions, without_bare_rows
 from tagger.training.data import LabelledPhotos, LabelRules, PhotoPack, read_labels_by
 from tagger.training.data_report import write_data_report
 from tagger.training.evaluate import measure
@@ -293,7 +293,7 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
     if ledger is None:
         check_sample(photos)  # before the photos are looked at
     else:
-        photos = decided_only(photos, ledger)
+        photos = without_bare_rows(photos, ledger)  # a whole night's manifest may be among the files
         if not len(photos):
             files = ", ".join(map(mask_uri, recalibration.labels))
             raise UsageError(f"nothing in {files} is labelled, and no decision is on an item that stands there")

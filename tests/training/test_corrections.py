@@ -25,6 +25,7 @@ from tagger.training.corrections import (
     drawn_with_labels,
     join_decided_rows,
     read_decisions,
+    without_bare_rows,
 )
 from tagger.training.data import LabelledPhotos, sampling_weights
 
@@ -226,6 +227,13 @@ def test_a_few_decided_photos_are_not_half_of_every_batch(label: Callable) -> No
 
 
 # --------------------------------------------------------------------------------------------------- the ledgers
+
+
+def test_of_a_file_without_a_label_only_decided_rows_are_looked_at(label: Callable) -> None:
+    photos = label(["top,,", ",,", ",,", ",,"])
+    photos = replace(photos, sources=("labels.csv", "labels.csv", "bare.csv", "bare.csv"))
+    kept = without_bare_rows(photos, Ledger([word("set", "kind", "shoes", item=3)]))
+    assert kept.item_ids == ("item-0", "item-1", "item-3")
 
 
 def test_several_ledgers_are_one_by_the_time_of_their_files(tmp_path: Path) -> None:
