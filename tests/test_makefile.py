@@ -69,7 +69,7 @@ def test_default_bundle_is_replaced_only_by_a_finished_one(make: list[str], tmp_
 def test_corrections_of_the_default_bundle_s_labels_are_a_ledger() -> None:
     ledger = Ledger.read(str(ROOT / "corrections"))
     schema = load_schema()
-    assert len(ledger.verdicts()) == 376
+    assert len(ledger.verdicts()) == 398
     for key, verdict in ledger.verdicts().items():
         assert verdict.action == "set"
         assert verdict.value in schema.attribute(key.attribute).value_names
