@@ -300,7 +300,8 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
     scores = score(bundle.folder, photos, recalibration.out.rstrip("/") + ".work")
     lines: list[str] = []
     corrections = None
-    if ledger is not None and scores.sha256s is not None:
+    if ledger is not None:
+        assert scores.sha256s is not None, "decisions bind to the bytes of a photo"
         corrections = correct_sample(photos, scores.sha256s.tolist(), ledger, rows)
         photos, lines = corrections.photos, correction_lines(corrections)
     ok = scores.ok
