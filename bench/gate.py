@@ -185,7 +185,7 @@ def main() -> None:
     print("|---|---|---|---|" + "---|" * len(sorts))
     for name, vectors in representations(known, val).items():
         here, there = vectors(known), vectors(unknown)
-        gate = fit_gate(here[val], photos.select(val), {})
+        gate = fit_gate(here[val], photos.select(val))
         if gate is None:
             raise SystemExit("too few photos of val")
         of_file = {file: i for i, file in enumerate(sorted(set(photos.sources)))}
@@ -203,7 +203,7 @@ def main() -> None:
 def cost(known: Table, val: npt.NDArray[np.bool_], photos: LabelledPhotos) -> float:
     """CPU seconds that describing and seeing 10,000 photos takes, median of 5."""
     describer = fit_describer(known.embeddings[val])
-    gate = fit_gate(describer.describe(known.embeddings[val]), photos.select(val), {})
+    gate = fit_gate(describer.describe(known.embeddings[val]), photos.select(val))
     rows = np.resize(known.embeddings, (10_000, known.embeddings.shape[1]))
     seconds = []
     for _ in range(5):

@@ -7,12 +7,17 @@ folds but one and judged on that one, several times over. FOLDER is that of benc
 
 `everywhere`: an attribute on which one source fails is reviewed everywhere. `by kind`: it is reviewed on photos of that
 kind alone. The number is START_BY, the rows from which on the first failure ends the search: 60 is the plain reading.
+`one temperature`: photos of all kinds share the temperature of an attribute. With --decisions, labels that people
+mended stand in the place of those of the files.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import sys
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +28,7 @@ from tagger.model.bundle import default_bundle
 from tagger.model.confidence import DEFAULT_TARGET, see
 from tagger.model.descriptor import fit_describer
 from tagger.training import calibrate
+from tagger.training.corrections import correct_sample, read_decisions
 from tagger.training.data import LabelledPhotos
 from tagger.training.sources import source_names
 from tagger.training.verdicts import judge
@@ -77,22 +83,31 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--start-by", type=int, nargs="+", default=[60, 120, 180])
+    parser.add_argument("--decisions", action="append", default=[], metavar="DIR")
     arguments = parser.parse_args()
     photos, table = labelled(arguments.labels, arguments.bundle, arguments.out)
     val = np.array([split == "val" for split in photos.splits])
     photos, logits, embeddings = photos.select(val), table.scores[val], table.embeddings[val]
+    if arguments.decisions:
+        sha256s = [hashlib.sha256(Path(uri).read_bytes()).hexdigest() for uri in photos.uris]
+        photos = correct_sample(photos, sha256s, read_decisions(arguments.decisions), photos).photos
     descriptors = fit_describer(embeddings).describe(embeddings)
     print("| thresholds | source | accepted | precision | cells below .90 |\n|---|---|---|---|---|")
-    for gated in (False, True):
-        for start_by in arguments.start_by:
-            calibrate.START_BY = start_by
-            cells: dict[tuple[str, str], Counts] = defaultdict(lambda: np.zeros(4, np.int64))
-            for repeat in range(arguments.repeats):
-                fold = dealt(photos, arguments.folds, np.random.default_rng(repeat))
-                for i in range(arguments.folds):
-                    for key, counts in counted(logits, descriptors, photos, fold != i, gated).items():
-                        cells[key] = cells[key] + counts
-            show(f"{'by kind' if gated else 'everywhere'}, {start_by}", cells)
+    of_own = calibrate.MIN_KIND_LABELS
+    ways = (
+        ("everywhere", False, sys.maxsize),
+        ("by kind, one temperature", True, sys.maxsize),
+        ("by kind", True, of_own),
+    )
+    for (name, gated, enough), start_by in product(ways, arguments.start_by):
+        calibrate.START_BY, calibrate.MIN_KIND_LABELS = start_by, enough
+        cells: dict[tuple[str, str], Counts] = defaultdict(lambda: np.zeros(4, np.int64))
+        for repeat in range(arguments.repeats):
+            fold = dealt(photos, arguments.folds, np.random.default_rng(repeat))
+            for i in range(arguments.folds):
+                for key, counts in counted(logits, descriptors, photos, fold != i, gated).items():
+                    cells[key] = cells[key] + counts
+        show(f"{name}, {start_by}", cells)
 
 
 def show(name: str, cells: dict[tuple[str, str], Counts]) -> None:

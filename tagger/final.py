@@ -23,6 +23,7 @@ from tagger.model.confidence import (
     WHOLE_PHOTO,
     Calibration,
     applies,
+    kind_of,
     probabilities,
     unchecked,
 )
@@ -117,7 +118,7 @@ def final_tags(
     """
     schema, target = info.schema, info.key.target_precision
     calibration = Calibration.from_dict(info.calibration)
-    chances = probabilities(logits, schema, calibration)
+    chances = probabilities(logits, schema, calibration, kind_of(sight))
     scored = [
         _Scored(
             attribute=attribute,

@@ -36,6 +36,7 @@ from tagger.model.confidence import (
     WHOLE_PHOTO,
     Calibration,
     decide,
+    kind_of,
     see,
 )
 from tagger.model.gate import Gate, Sight
@@ -227,9 +228,16 @@ def pool_photos(
     counts, sight, by_photo = np.ones(len(logits), bool), None, see(descriptors, calibration)
     if calibration.gate is not None and descriptors is not None and by_photo is not None:
         counts, sight = _sight_of_items(item_of, descriptors, by_photo, calibration.gate, n)
-    counted = _first_of_each_photo(item_of, sha256)
+    counted, kinds = _first_of_each_photo(item_of, sha256), kind_of(by_photo)
     counted = counted[counts[counted]]
-    pooled = pool_scores(logits[counted], item_of[counted].astype(np.int64), n, schema, calibration)
+    pooled = pool_scores(
+        logits[counted],
+        item_of[counted].astype(np.int64),
+        n,
+        schema,
+        calibration,
+        None if kinds is None else kinds[counted],
+    )
     return Pool(pooled, sight, counted)
 
 

@@ -11,7 +11,7 @@ from review.small import CALIBRATION, SCHEMA, Chances, ledger, logits, run_info,
 
 from tagger.final import FinalTag, Subject, final_tags, ledger_folder, stored_doubts, verdict_of
 from tagger.ledger import Decision, Ledger
-from tagger.model.confidence import DECISIONS, REASONS, Calibration, decide, see
+from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, REASONS, Calibration, decide, see
 from tagger.model.gate import Gate
 from tagger.results import ResultStore
 from tagger.schema import load_schema
@@ -57,6 +57,7 @@ def test_kinds_that_the_model_reviews_are_reviewed_in_final_tags_too() -> None:
         weights=np.array([[-1, 1], [0, 0], [0, 0], [0, 0]], np.float32),
         limit=100.0,
         unchecked={"0.95": {"shop": ("closure", "length"), "flat": ("gender",)}},
+        temperatures={"shop": {"colour": 0.5, "category": 2.0}, "flat": {"neckline": 3.0}},
     )
     calibration = Calibration(thresholds={"0.95": {a.name: 0.2 for a in schema.attributes}}, gate=gate)
     generator = np.random.default_rng(1)
@@ -68,6 +69,8 @@ def test_kinds_that_the_model_reviews_are_reviewed_in_final_tags_too() -> None:
     for name, model in by_model.items():
         assert [tags[name].decision for tags in found] == [DECISIONS[i] for i in model.decision]
         assert [tags[name].reasons for tags in found] == [(REASONS[i],) if i else () for i in model.reason]
+        own = [c if d != NOT_APPLICABLE else None for c, d in zip(model.confidence, model.decision, strict=True)]
+        assert [None if c is None else np.float32(c) for c in (tags[name].confidence for tags in found)] == own
     reviewed = [final["gender"].reasons == ("no_threshold",) for final in found]
     assert sight is not None
     assert reviewed == (sight.kind == 0).tolist()

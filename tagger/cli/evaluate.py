@@ -116,7 +116,10 @@ def calibrate(as_json: bool, **options: Any) -> None:
     if as_json:
         thresholds = {target: dict(by_name) for target, by_name in bundle.calibration.thresholds.items()}
         ids = {"bundle": recalibration.out, "bundle_id": bundle.bundle_id, "calibration_id": bundle.calibration_id}
-        echo_json(ids | {"temperatures": dict(bundle.calibration.temperatures), "thresholds": thresholds})
+        gate = bundle.calibration.gate
+        by_kind = {kind: dict(found) for kind, found in gate.temperatures.items()} if gate is not None else {}
+        temperatures = {"temperatures": dict(bundle.calibration.temperatures), "temperatures_by_kind": by_kind}
+        echo_json(ids | temperatures | {"thresholds": thresholds})
     for line in lines:
         click.echo(line, err=as_json)
     if not as_json:

@@ -4,8 +4,9 @@ An attribute's confidence is P(applies) × P(value | applies). P(value | applies
 attribute's temperature (temperature scaling: Guo et al. 2017, On Calibration of Modern Neural Networks). P(applies) is
 the sum of the parent attribute's probabilities over the values for which the attribute means anything.
 
-Where the calibration holds a gate, an attribute that was never validated on a photo's kind is always in review, and so
-is everything of a photo unlike all that the bundle was checked on.
+Where the calibration holds a gate, a photo of a kind with a temperature of its own has that one; an attribute that was
+never validated on the photo's kind is always in review, and so is everything of a photo unlike all that the bundle was
+checked on.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ CONFIDENCE_DECIMALS = 4
 """Confidences are rounded before they are compared, so that a border case does not flip with the batch size."""
 
 
+Kinds = npt.NDArray[np.int64]
+"""(photos,) indexes into `Gate.kinds`."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What turns logits into decisions; the part of a bundle that `tagger calibrate` makes anew."""
@@ -55,6 +60,17 @@ class Calibration:
     pooling: Mapping[str, float] = field(default_factory=dict)
     # ^ attribute → exponent of the number of photos of one item; missing: the default of `model/pooling.py`
     gate: Gate | None = None  # the photos that all this was fitted on; None, as in older bundles: nothing is known
+
+    def temperature(self, attribute: str, kind: Kinds | None = None) -> npt.NDArray[np.float64]:
+        """The temperature of an attribute: (photos,), of each photo's kind, or () where no kinds are known.
+
+        Args:
+            kind: (photos,), what the gate says of them.
+        """
+        general = np.array(self.temperatures.get(attribute, 1.0))
+        if kind is None or self.gate is None:
+            return general
+        return self.gate.temperatures_of(attribute, float(general))[kind]
 
     def to_dict(self) -> dict[str, Any]:
         gate = {"gate": self.gate.to_dict()} if self.gate is not None else {}
@@ -118,12 +134,16 @@ class AttributeDecisions:
 
 
 def probabilities(
-    logits: npt.NDArray[np.float32], schema: Schema, calibration: Calibration
+    logits: npt.NDArray[np.float32], schema: Schema, calibration: Calibration, kind: Kinds | None = None
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """attribute → P(value | applies), (photos, values), from uncalibrated logits (photos, n_scores)."""
+    """attribute → P(value | applies), (photos, values), from uncalibrated logits (photos, n_scores).
+
+    Args:
+        kind: (photos,), what the gate says of them; None: every photo has the temperatures of all kinds together.
+    """
     result = {}
     for name, part in schema.slices.items():
-        scaled = logits[:, part].astype(np.float64) / calibration.temperatures.get(name, 1.0)
+        scaled = logits[:, part].astype(np.float64) / calibration.temperature(name, kind)[..., None]
         exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         result[name] = exponents / exponents.sum(axis=1, keepdims=True)
     return result
@@ -139,6 +159,11 @@ def applies(
     columns = [parent.index(value) for value in attribute.parent_values]
     summed: npt.NDArray[np.float64] = by_attribute[attribute.parent][:, columns].sum(axis=1)
     return summed
+
+
+def kind_of(sight: Sight | None) -> Kinds | None:
+    """The kinds that `probabilities` asks for."""
+    return None if sight is None else sight.kind
 
 
 def see(descriptors: npt.NDArray[np.float32] | None, calibration: Calibration) -> Sight | None:
@@ -167,7 +192,7 @@ def decide(
         target: key of the target precision, for example '0.95'.
         sight: what the gate says of the same photos (`see`); None: it stands open.
     """
-    by_attribute = probabilities(logits, schema, calibration)
+    by_attribute = probabilities(logits, schema, calibration, kind_of(sight))
     thresholds = calibration.thresholds.get(target, {})
     vetoed = calibration.vetoed.get(target, {})
     result: dict[str, AttributeDecisions] = {}

@@ -3,7 +3,7 @@
 Thresholds hold for photos like those they were fitted on. So a calibration keeps the descriptors of those photos
 (`descriptor.py`). A new photo is as unfamiliar as its nearest neighbour among them is far (k-nearest-neighbour
 detection: Sun et al. 2022, Out-of-Distribution Detection with Deep Nearest Neighbors); a linear classifier tells which
-of the labels files it might come from.
+of the labels files it might come from: its kind, on which a network may be surer of itself than on another.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Gate:
     limit: float  # distance to the nearest point, above which a photo is unfamiliar
     unchecked: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     # ^ target → kind → attributes that were never validated on it
+    temperatures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    # ^ kind → attribute → its temperature there; missing: that of the attribute on all kinds together
 
     @property
     def length(self) -> int:
@@ -60,6 +62,10 @@ class Gate:
         by_kind = self.unchecked.get(target, {})
         return np.array([i for i, kind in enumerate(self.kinds) if attribute in by_kind.get(kind, ())], np.int64)
 
+    def temperatures_of(self, attribute: str, otherwise: float) -> npt.NDArray[np.float64]:
+        """The temperature of an attribute on every kind, (kinds,)."""
+        return np.array([self.temperatures.get(kind, {}).get(attribute, otherwise) for kind in self.kinds])
+
     def unchecked_kinds(self, target: str) -> dict[str, list[str]]:
         """attribute → kinds on which it was never validated at a target."""
         found: dict[str, list[str]] = {}
@@ -76,16 +82,22 @@ class Gate:
             found.append(f"a gate of {self.points.shape} points, {self.weights.shape} weights and {self.kinds}")
         if not (np.isfinite(self.points).all() and np.isfinite(self.weights).all() and np.isfinite(self.limit)):
             found.append("a gate that holds what is no number")
+        for kind, temperatures in self.temperatures.items():
+            for name, temperature in temperatures.items():
+                if not (np.isfinite(temperature) and temperature > 0):
+                    found.append(f"the temperature of {name} on {kind} is {temperature}")
         return found
 
     def to_dict(self) -> dict[str, Any]:
+        by_kind = {kind: dict(temperatures) for kind, temperatures in self.temperatures.items()}
+        temperatures = {"temperatures": by_kind} if by_kind else {}  # bundles without keep their calibration_id
         return {
             "kinds": list(self.kinds),
             "limit": self.limit,
             "unchecked": {t: {k: list(names) for k, names in by_kind.items()} for t, by_kind in self.unchecked.items()},
             "weights": _packed(self.weights),
             "points": _packed(self.points),
-        }
+        } | temperatures
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Gate:
@@ -98,6 +110,10 @@ class Gate:
             unchecked={
                 str(target): {str(kind): tuple(map(str, names)) for kind, names in by_kind.items()}
                 for target, by_kind in data["unchecked"].items()
+            },
+            temperatures={
+                str(kind): {str(name): float(temperature) for name, temperature in temperatures.items()}
+                for kind, temperatures in data.get("temperatures", {}).items()
             },
         )
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tagger.model.confidence import Calibration, applies, probabilities
+from tagger.model.confidence import Calibration, Kinds, applies, probabilities
 from tagger.schema import Schema
 
 LEAST_WEIGHT = 0.05
@@ -42,14 +42,16 @@ def mean_scores(
     n_items: int,
     schema: Schema,
     calibration: Calibration,
+    kind: Kinds | None = None,
 ) -> dict[str, Mean]:
     """attribute → the weighted mean over the photos of each item; zeros for an item without any.
 
     Args:
         logits: uncalibrated, (photos, n_scores).
         item: number of each photo's item, (photos,).
+        kind: of the photos, (photos,); None: it is not known.
     """
-    chances = probabilities(logits, schema, calibration)
+    chances = probabilities(logits, schema, calibration, kind)
     result = {}
     for attribute in schema.attributes:
         name = attribute.name
@@ -80,10 +82,11 @@ def pool_scores(
     n_items: int,
     schema: Schema,
     calibration: Calibration,
+    kind: Kinds | None = None,
 ) -> npt.NDArray[np.float32]:
     """Uncalibrated scores of every item, to be decided as a photo's are, (items, n_scores); arguments as above."""
     pooled = np.zeros((n_items, schema.n_scores), np.float32)
-    for name, mean in mean_scores(logits, item, n_items, schema, calibration).items():
+    for name, mean in mean_scores(logits, item, n_items, schema, calibration, kind).items():
         pooled[:, schema.slices[name]] = sharpened(mean, calibration.pooling.get(name, DEFAULT_EXPONENT))
     photos = np.bincount(item, minlength=n_items)
     alone = photos[item] == 1

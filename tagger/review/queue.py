@@ -135,15 +135,15 @@ class _Part:
         scores = pc.list_flatten(table.column("scores")).to_numpy().astype(np.float32)
         logits = scores.reshape(table.num_rows, info.schema.n_scores)
         calibration = Calibration.from_dict(info.calibration)
-        p = probabilities(logits, info.schema, calibration)
         known = ledger.items()
         rows = [i for i, item_id in enumerate(item_ids) if item_id in known]
         doubts = [stored_doubts(item_ids[i], shas[i], reasons[i], info, ledger) for i in rows]
         subjects = [Subject(item_ids[i], (shas[i],), doubt) for i, doubt in zip(rows, doubts, strict=True)]
-        sight = None
+        kind = sight = None
         if calibration.gate is not None and info.descriptors:
             described = list_matrix(table.column(DESCRIPTOR_COLUMN), calibration.gate.length)
-            sight = calibration.gate.see(described[rows])
+            kind, sight = calibration.gate.kind_of(described), calibration.gate.see(described[rows])
+        p = probabilities(logits, info.schema, calibration, kind)
         tags = final_tags(logits[rows], subjects, info, ledger, sight)
         return cls(table, info, ledger, item_ids, shas, reasons, p, dict(zip(rows, tags, strict=True)))
 

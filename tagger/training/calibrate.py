@@ -21,9 +21,10 @@ from tagger.model.confidence import (
     Calibration,
     decide,
 )
+from tagger.model.gate import Sight
 from tagger.schema import Attribute, Schema
 from tagger.training.data import LabelledPhotos
-from tagger.training.gate import MIN_PHOTOS, fit_gate
+from tagger.training.gate import fit_gate, own_kinds, with_unchecked
 from tagger.training.measures import bootstrap_weights
 from tagger.training.sources import source_names
 
@@ -34,6 +35,7 @@ QUANTILE = 0.10  # of the bootstrapped precision, which must meet the target
 RESAMPLES = 400
 MIN_VETO_ROWS = 20
 MIN_TEMPERATURE_ROWS = 10
+MIN_KIND_LABELS = 200  # of an attribute in one labels file, for a temperature on photos of its kind alone
 CANDIDATES_AT_ONCE = 512  # bounds the memory of a search: resamples × so many numbers
 
 
@@ -86,7 +88,7 @@ def fit_calibration(
         descriptors: of the same photos, (photos, length); None: there is no gate.
     """
     schema = photos.schema
-    known_temperatures = {
+    general = {
         a.name: fit_temperature(
             logits[:, schema.slices[a.name]],
             photos.allowed[:, schema.slices[a.name]],
@@ -94,26 +96,49 @@ def fit_calibration(
         )
         for a in schema.attributes
     }
+    gate = None
+    if descriptors is not None:
+        gate = fit_gate(descriptors, photos, seed, temperatures=fit_kind_temperatures(logits, photos))
     thresholds: dict[str, dict[str, float | None]] = {}
     vetoed: dict[str, dict[str, tuple[str, ...]]] = {}
     votes: dict[str, dict[str, dict[str, Vote]]] = {}
     sources = sorted(set(photos.sources))
-    gated = descriptors is not None and len(photos) >= MIN_PHOTOS
     for target in targets:
         thresholds[target], vetoed[target], votes[target] = {}, {}, {}
         for attribute in schema.attributes:  # parents come first: their threshold bears on those that hang on them
             name = attribute.name
-            so_far = Calibration(known_temperatures, thresholds, vetoed)
+            so_far = Calibration(general, thresholds, vetoed, gate=gate)
             outcomes = observe(logits, photos, attribute, so_far, target)
-            threshold, hopeless, by_source = fit_threshold(outcomes, float(target), seed, gated=gated)
+            threshold, hopeless, by_source = fit_threshold(outcomes, float(target), seed, gated=gate is not None)
             votes[target][name] = {sources[index]: vote for index, vote in by_source.items()}
             thresholds[target][name] = None if name in never else threshold
             if thresholds[target][name] is not None and hopeless:
                 vetoed[target][name] = tuple(attribute.value_names[index] for index in sorted(hopeless))
-    gate = None
-    if descriptors is not None and gated:
-        gate = fit_gate(descriptors, photos, _unchecked(votes, thresholds, sources), seed)
-    return Fitted(Calibration(known_temperatures, thresholds, vetoed, gate=gate), votes, tuple(never))
+    if gate is not None:
+        gate = with_unchecked(gate, _unchecked(votes, thresholds, sources), photos.sources)
+    return Fitted(Calibration(general, thresholds, vetoed, gate=gate), votes, tuple(never))
+
+
+def fit_kind_temperatures(logits: npt.NDArray[np.float32], photos: LabelledPhotos) -> dict[str, dict[str, float]]:
+    """labels file → attribute → temperature, of attributes that it and another file each label 200 times or more.
+
+    A network is often too sure of itself on one kind of photo and not sure enough on another; one temperature for both
+    is right on neither, and the stricter of the two thresholds then keeps back good tags of the other kind.
+
+    Args:
+        logits: uncalibrated, (photos, n_scores).
+    """
+    found: dict[str, dict[str, float]] = {}
+    source = np.array(photos.sources)
+    for name, part in photos.schema.slices.items():
+        labelled = photos.allowed[:, part].any(axis=1)
+        enough = [
+            file for file in sorted(set(photos.sources)) if (labelled & (source == file)).sum() >= MIN_KIND_LABELS
+        ]
+        for file in enough if len(enough) > 1 else []:
+            rows = source == file
+            found.setdefault(file, {})[name] = fit_temperature(logits[rows][:, part], photos.allowed[rows][:, part])
+    return found
 
 
 def _unchecked(
@@ -279,9 +304,14 @@ def observe(
     calibration: Calibration,
     target: str,
 ) -> Outcomes:
-    """The outcomes of one attribute's tags, its parent being decided by `calibration` at `target`."""
+    """The outcomes of one attribute's tags, its parent being decided by `calibration` at `target`.
+
+    Args:
+        calibration: its gate, if it has one, is that of `photos`.
+    """
     schema = photos.schema
-    decided = decide(logits, schema, calibration, target)
+    kind = own_kinds(photos)
+    decided = decide(logits, schema, calibration, target, Sight(kind, np.zeros(len(kind), bool)))
     tags = decided[attribute.name]
     mask = photos.allowed[:, schema.slices[attribute.name]]
     labelled: npt.NDArray[np.bool_] = np.asarray(mask.any(axis=1))

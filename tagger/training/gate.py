@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,23 +21,23 @@ RIDGE = 1e-2  # of the classifier of kinds, as a share of the mean variance
 def fit_gate(
     descriptors: npt.NDArray[np.float32],
     photos: LabelledPhotos,
-    unchecked: Mapping[str, Mapping[str, Sequence[str]]],
     seed: int = 0,
+    *,
+    temperatures: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Gate | None:
-    """The gate of `photos`; None where they are fewer than 60.
+    """The gate of `photos`; None where they are fewer than 60. It checks no attribute (`with_unchecked`).
 
     The limit is the 99 % quantile of the distances of these photos to the nearest point of another group: photos of one
     contributor or brand resemble each other more than a new shop's photos will resemble any of them.
 
     Args:
         descriptors: (photos, length of a descriptor).
-        unchecked: target → labels file → attributes that were never validated on it.
+        temperatures: labels file → attribute → its temperature there.
     """
     if len(photos) < MIN_PHOTOS:
         return None
-    names = source_names(photos.sources)
+    names, kind = source_names(photos.sources), own_kinds(photos)
     files = sorted(names)
-    kind = np.array([files.index(source) for source in photos.sources])
     kept = _balanced_sample(kind, MAX_POINTS, np.random.default_rng(seed))
     points = descriptors[kept].astype(np.float16)
     groups = np.unique(np.array(photos.groups), return_inverse=True)[1]
@@ -46,11 +47,31 @@ def fit_gate(
         points=points,
         weights=_kind_weights(descriptors.astype(np.float64), kind),
         limit=round(float(np.quantile(distances, FAMILIAR_SHARE)), 4),
+        temperatures={names[file]: dict(by_name) for file, by_name in sorted((temperatures or {}).items())},
+    )
+
+
+def with_unchecked(gate: Gate, unchecked: Mapping[str, Mapping[str, Sequence[str]]], sources: Sequence[str]) -> Gate:
+    """`gate`, knowing which attributes were never validated on which kind.
+
+    Args:
+        unchecked: target → labels file → attributes.
+        sources: the labels file of every photo that the gate was fitted on.
+    """
+    names = source_names(sources)
+    return replace(
+        gate,
         unchecked={
-            target: {names[file]: tuple(by_file[file]) for file in files if by_file.get(file)}
+            target: {names[file]: tuple(by_file[file]) for file in sorted(names) if by_file.get(file)}
             for target, by_file in unchecked.items()
         },
     )
+
+
+def own_kinds(photos: LabelledPhotos) -> npt.NDArray[np.int64]:
+    """The kind of every photo by the labels file that it stands in, as the gate of `photos` counts them, (photos,)."""
+    kinds: npt.NDArray[np.int64] = np.unique(np.array(photos.sources), return_inverse=True)[1].astype(np.int64)
+    return kinds
 
 
 def _balanced_sample(kind: npt.NDArray[np.int64], most: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:

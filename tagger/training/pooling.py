@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tagger.model.confidence import Calibration
 from tagger.model.pooling import Mean, mean_scores, sharpened
 from tagger.training.data import LabelledPhotos
+from tagger.training.gate import own_kinds
 
 MIN_ITEMS = 50  # labelled, with several photos; below it an attribute keeps the exponent it has
 EXPONENTS = tuple(round(-1 + step / 20, 2) for step in range(41))  # -1 to 1: flattened to independent
@@ -24,19 +25,21 @@ def fit_pooling(logits: npt.NDArray[np.float32], photos: LabelledPhotos, calibra
 
     Args:
         logits: uncalibrated, (photos, n_scores), of rows that took no part in fitting the network.
-        calibration: gives the temperatures and the weights of the photos.
+        calibration: gives the temperatures and the weights of the photos; its gate, if it has one, is that of `photos`.
     """
     names = [f"{source}\x1f{i}" for source, i in zip(photos.sources, photos.item_ids, strict=True)]
     items, item = np.unique(np.array(names), return_inverse=True)
     several = np.bincount(item) > 1
-    means = mean_scores(logits, item, len(items), photos.schema, calibration)
+    kind = own_kinds(photos)
+    means = mean_scores(logits, item, len(items), photos.schema, calibration, kind)
+    kind_of_item = kind[np.unique(item, return_index=True)[1]]  # names hold the file: an item is of one
     exponents = {}
     for name, part in photos.schema.slices.items():
         allowed = _first_label(photos.allowed[:, part], item, len(items))
         chosen = several & allowed.any(axis=1)
         if chosen.sum() >= MIN_ITEMS:
             mean = Mean(means[name].log_p[chosen], means[name].n_effective[chosen])
-            temperature = calibration.temperatures.get(name, 1.0)
+            temperature = calibration.temperature(name, kind_of_item[chosen])[..., None]
             losses = [_loss(sharpened(mean, e) / temperature, allowed[chosen]) for e in EXPONENTS]
             exponents[name] = EXPONENTS[int(np.argmin(losses))]
         elif name in calibration.pooling:

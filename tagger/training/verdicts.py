@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tagger.model.confidence import ACCEPTED, NOT_APPLICABLE, Calibration, decide, probabilities
+from tagger.model.confidence import ACCEPTED, NOT_APPLICABLE, Calibration, decide, kind_of, probabilities
 from tagger.model.gate import Sight
 from tagger.schema import Attribute
 from tagger.training.calibrate import truly_excluded
@@ -41,7 +41,7 @@ def judge(
     sight: Sight | None = None,
 ) -> list[Verdicts]:
     """Every attribute's tags against the labels, in the schema's order."""
-    chances = probabilities(logits, photos.schema, calibration)
+    chances = probabilities(logits, photos.schema, calibration, kind_of(sight))
     decided = decide(logits, photos.schema, calibration, target, sight)
     verdicts = []
     for attribute in photos.schema.attributes:

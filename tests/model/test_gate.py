@@ -20,6 +20,7 @@ from tagger.model.confidence import (
     UNFAMILIAR,
     Calibration,
     decide,
+    probabilities,
     see,
 )
 from tagger.model.descriptor import COMPONENTS, Describer, fit_describer, load_describer, save_describer
@@ -193,6 +194,59 @@ def test_no_photos_at_all() -> None:
     assert isinstance(sight, Sight)
     for tags in decide(np.zeros((0, SCHEMA.n_scores), np.float32), SCHEMA, GATED, "0.95", sight).values():
         assert tags.decision.shape == (0,)
+
+
+# -- temperatures of kinds -----------------------------------------------------------------------------------------
+
+TEMPERED = Calibration({"colour": 2.0, "kind": 3.0}, gate=gate(unchecked={}, temperatures={"shop": {"colour": 0.5}}))
+
+
+def test_a_photo_has_the_temperature_of_its_kind_where_that_has_one() -> None:
+    photos = np.log(np.array([[0.9, 0.1, 0.5, 0.5, 0.8, 0.2]] * 2, np.float32))
+    found = probabilities(photos, SCHEMA, TEMPERED, np.array([0, 1]))
+    assert found["colour"][0] == pytest.approx([2 / 3, 1 / 3])  # flat: sqrt(0.8) to sqrt(0.2)
+    assert found["colour"][1] == pytest.approx([16 / 17, 1 / 17])  # shop: 0.8² to 0.2²
+    np.testing.assert_array_equal(found["kind"][0], found["kind"][1])
+    unknown = probabilities(photos, SCHEMA, TEMPERED)
+    assert unknown["colour"][1] == pytest.approx([2 / 3, 1 / 3])
+    assert probabilities(photos[:0], SCHEMA, TEMPERED, np.zeros(0, np.int64))["colour"].shape == (0, 2)
+
+
+def test_decisions_take_the_temperature_of_the_kind_that_the_gate_sees() -> None:
+    calibration = replace(TEMPERED, thresholds={"0.95": dict.fromkeys(("kind", "sleeve", "colour"), 0.7)})
+    photos = np.log(np.array([[0.9, 0.1, 0.5, 0.5, 0.8, 0.2]] * 2, np.float32))
+    sight = see(np.concatenate([descriptor(-2, 0, 0.1), descriptor(2, 0, 0.1)]), calibration)
+    colour = decide(photos, SCHEMA, calibration, "0.95", sight)["colour"]
+    assert colour.confidence.tolist() == pytest.approx([0.6667, 0.9412])
+    assert colour.decision.tolist() == [REVIEW, ACCEPTED]
+
+
+def test_temperatures_of_kinds_come_back_from_json_and_count_in_the_identity() -> None:
+    data = json.loads(json.dumps(TEMPERED.to_dict()))
+    assert Calibration.from_dict(data) == TEMPERED
+    other = replace(TEMPERED, gate=gate(unchecked={}, temperatures={"shop": {"colour": 0.6}}))
+    assert len({c.identity(SCHEMA) for c in (TEMPERED, other, replace(TEMPERED, gate=gate(unchecked={})))}) == 3
+    assert "temperatures" not in gate().to_dict()  # older bundles keep their calibration_id
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_named(temperature: float) -> None:
+    faults = gate(temperatures={"shop": {"colour": temperature}}).faults()
+    assert faults == [f"the temperature of colour on shop is {temperature}"]
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "said"),
+    [({"shop": {"colour": 0}}, "the temperature of colour on shop is 0.0"), (["shop"], "AttributeError")],
+)
+def test_a_bundle_with_such_a_temperature_is_refused(tmp_path: Path, temperatures: object, said: str) -> None:
+    saved(tmp_path / "b", GATED)
+    file = tmp_path / "b" / "bundle.json"
+    data = json.loads(file.read_text())
+    data["calibration"]["gate"]["temperatures"] = temperatures
+    file.write_text(json.dumps(data))
+    with pytest.raises(BundleError, match=f"is damaged: {said}"):
+        load_bundle(str(tmp_path / "b"))
 
 
 # -- bundles -------------------------------------------------------------------------------------------------------

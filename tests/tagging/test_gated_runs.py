@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from review.small import word
 
+from tagger.catalog.map.points import read_points
 from tagger.cli.run import render_summary
 from tagger.errors import BrakeError
 from tagger.ledger import Ledger
@@ -175,6 +176,41 @@ def test_attribute_never_validated_on_a_kind_is_reviewed_and_so_is_what_a_person
     assert "sleeve:no_threshold" in product["review_reasons"]
     asked = open_questions(store, store.require_run(), decided, Selection(attributes=("sleeve",)))
     assert [q.reasons for q in asked if q.item_id == "00001"] == [("no_threshold",)]
+
+
+def test_a_kind_with_temperatures_of_its_own_has_them_wherever_its_photos_are_shown(
+    home: tuple[Shop, Describer, npt.NDArray[np.float32]],
+) -> None:
+    """In tags, products, the review list and the map; all photos are of the kind `home`."""
+    shop, describer, points = home
+    temperature = {"colour": 3.0, "category": 0.5}
+    shop.write([*shop.items, ("00003", "images/4.png")])  # an item with two photos
+    shop.run(
+        bundle=gated(shop, "gated", points, describer, temperatures={"home": temperature, "abroad": {"colour": 9}})
+    )
+    store = shop.store()
+    info = store.require_run()
+    part = shop.schema.slices["colour"]
+    values = shop.schema.by_name["colour"].value_names
+    rows = [row for row in shop.rows() if row["status"] == "ok"]
+    for row in rows:
+        scores = np.array(row["scores"], np.float64)[part] / 3.0
+        p = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        assert row["colour"] == values[p.argmax()]
+        assert row["colour_confidence"] == pytest.approx(p.max(), abs=1e-4)
+    by_item = {row["item_id"]: row for row in rows}
+    products = {row["item_id"]: row for row in shop.products()}
+    points_of_map = read_points(store, info, Ledger(()))
+    for i, item_id in enumerate(points_of_map.item_ids):
+        shown = float(points_of_map.profile[i, part].max())
+        assert products[item_id]["colour_confidence"] == pytest.approx(shown, abs=1e-4)
+        if products[item_id]["n_ok"] == 1:
+            assert products[item_id]["colour_confidence"] == by_item[item_id]["colour_confidence"]
+            assert products[item_id]["category_confidence"] == by_item[item_id]["category_confidence"]
+    asked = [q for q in open_questions(store, info, Ledger(()), Selection(audit=1.0)) if q.attribute == "colour"]
+    assert len(asked) == len(rows)
+    for question in asked:
+        assert question.confidence + sum(p for _, p in question.alternatives) == pytest.approx(1.0, abs=0.02)
 
 
 def test_new_reference_decides_again_without_inference(

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from tagger.errors import UsageError
 from tagger.final import verdict_of
 from tagger.ledger import Ledger
-from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, Calibration, applies, probabilities
+from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, Calibration, Kinds, applies, kind_of, probabilities
 from tagger.products import combine_products, pool_photos
 from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix
 from tagger.schema import Attribute, Schema
@@ -55,7 +55,7 @@ def read_points(store: ResultStore, info: RunInfo, ledger: Ledger) -> Points:
     store = store.as_of_now()
     photos = _read_photos(store, info)
     photos_of = _photos_of_decided(photos, ledger)
-    chances = probabilities(photos.pooled, info.schema, Calibration.from_dict(info.calibration))
+    chances = probabilities(photos.pooled, info.schema, Calibration.from_dict(info.calibration), photos.kind)
     human = _lay_decisions_over(chances, photos_of, photos.item_ids, info.schema, ledger)
     best, confidence, decision = _final_tags(store, info, ledger, photos.item_ids)
     return Points(
@@ -121,6 +121,7 @@ class _Photos:
     uris: list[str]
     sha256: list[str]
     pooled: Floats  # (items, n_scores) uncalibrated; of an item with one photo exactly that photo's
+    kind: Kinds | None  # (items,), what the gate says of them; None without a gate
     item_of: npt.NDArray[np.int64]  # (photos,)
     photo_sha256: list[str]  # (photos,)
 
@@ -134,7 +135,7 @@ def _read_photos(store: ResultStore, info: RunInfo) -> _Photos:
         for table in store.parts(["item_id", "image_uri", "status", "image_sha256", "scores", *described])
     ]
     if not sum(part.num_rows for part in parts):
-        return _Photos([], [], [], np.zeros((0, info.schema.n_scores), np.float32), np.zeros(0, np.int64), [])
+        return _Photos([], [], [], np.zeros((0, info.schema.n_scores), np.float32), None, np.zeros(0, np.int64), [])
     table = pa.concat_tables(parts)
     items = table.column("item_id").combine_chunks().dictionary_encode()
     item_of = items.indices.to_numpy().astype(np.int64)
@@ -155,6 +156,7 @@ def _read_photos(store: ResultStore, info: RunInfo) -> _Photos:
         uris=shown.column("image_uri").to_pylist(),
         sha256=shown.column("image_sha256").to_pylist(),
         pooled=pool.logits,
+        kind=kind_of(pool.sight),
         item_of=item_of,
         photo_sha256=table.column("image_sha256").to_pylist(),
     )
