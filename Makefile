@@ -11,17 +11,14 @@ DEMO := demo-catalogue
 MINUTES ?= 5
 
 # The recipe of the default bundle: one network from INIT (a file with a backbone's weights, or imagenet, which timm
-# downloads), two from it, two from the mean of these; the mean of all four ships
+# downloads), then rounds of two networks, each from the mean of the two before; the mean of the last four ships
 LABELS ?=
 INIT ?= imagenet
 BUNDLE_NAME ?= apparel-lite0
 BUNDLE_OPTIONS ?= --freeze 3 --decisions corrections
-BUNDLE_HARD ?= --mixup 1 --drop-path 0.3 --dropout 0.4 --weight-decay 0.1
 BUNDLE_START ?= --stages 8@128,6@160,2@192
-BUNDLE_FIRST ?= --stages 2@144,2@160,2@176 --lr 3e-4 --mixup 1 --seed 1
-BUNDLE_SECOND ?= --stages 2@144,2@160,2@176 --lr 3e-4 $(BUNDLE_HARD) --seed 2
-BUNDLE_THIRD ?= --stages 1@160,2@176 --lr 2e-4 $(BUNDLE_HARD) --seed 3
-BUNDLE_FOURTH ?= --stages 1@160,2@176 --lr 2e-4 --mixup 0.5 --seed 4
+BUNDLE_ROUNDS ?= 1 2 3 4
+BUNDLE_ROUND ?= --stages 2@160,4@176 --lr 3e-4 --mixup 1 --drop-path 0.3 --dropout 0.4 --weight-decay 0.1
 BUNDLE_LAST ?= --stages 0@176
 BUNDLE_WORK ?= bundle-work
 BUNDLE_DEFAULT ?= tagger/model/bundles/default
@@ -75,11 +72,12 @@ bundle: $(VENV)/.installed ## Train the default bundle, in hours: LABELS="a/labe
 	part() { train "$$@" --no-label-errors; }; \
 	init() { for name in "$$@"; do echo "--init $(BUNDLE_WORK)/$$name/model.safetensors"; done; }; \
 	part start $(BUNDLE_START) --init $(INIT); \
-	part first $(BUNDLE_FIRST) $$(init start); \
-	part second $(BUNDLE_SECOND) $$(init start); \
-	part third $(BUNDLE_THIRD) $$(init first second); \
-	part fourth $(BUNDLE_FOURTH) $$(init first second); \
-	train $(BUNDLE_NAME) $(BUNDLE_LAST) $$(init first second third fourth) --name $(BUNDLE_NAME)
+	before= pair=start; \
+	for round in $(BUNDLE_ROUNDS); do \
+		for twin in 1 2; do part $$round-$$twin $(BUNDLE_ROUND) --seed $$round$$twin $$(init $$pair); done; \
+		before=$$pair pair="$$round-1 $$round-2"; \
+	done; \
+	train $(BUNDLE_NAME) $(BUNDLE_LAST) $$(init $$before $$pair) --name $(BUNDLE_NAME)
 	@rm -rf $(BUNDLE_DEFAULT).new
 	@mkdir $(BUNDLE_DEFAULT).new
 	@cp $(BUNDLE_DEFAULT)/MODEL_CARD.md $(BUNDLE_DEFAULT).new

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -61,9 +61,12 @@ def test_default_bundle_is_replaced_only_by_a_finished_one(make: list[str], tmp_
         words = [(option, word) for option, word in pairwise(line.split()) if option in ("--out", "--init")]
         made += [Path(word).name for option, word in words if option == "--out"]
         inits.append([Path(word).parent.name or word for option, word in words if option == "--init"])
-    assert made == ["start", "first", "second", "third", "fourth", "apparel-lite0"]
-    pair = ["first", "second"]
-    assert inits == [["start.safetensors"], ["start"], ["start"], pair, pair, [*pair, "third", "fourth"]]
+    pairs = [[f"{number}-1", f"{number}-2"] for number in (1, 2, 3, 4)]
+    assert made == ["start", *chain(*pairs), "apparel-lite0"]
+    starts = [["start"], ["start"], *(pair for pair in pairs[:-1] for _ in pair)]
+    assert inits == [["start.safetensors"], *starts, [*pairs[-2], *pairs[-1]]]
+    seeds = [line.split("--seed ")[1].split()[0] for line in said[1:] if "--seed" in line]
+    assert len(set(seeds)) == len(seeds) == 8
 
 
 def test_corrections_of_the_default_bundle_s_labels_are_a_ledger() -> None:
