@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=20, help="foreign pictures of each sort")
     arguments = parser.parse_args()
     photos, known = labelled(arguments.labels, arguments.bundle, arguments.out)
-    strangers = foreign(photos, arguments.pictures, arguments.each, arguments.out / "foreign-pictures")
+    strangers = foreign(photos, arguments.pictures, arguments.each, arguments.out.absolute() / "foreign-pictures")
     unknown = tagged("foreign", strangers, arguments.bundle, arguments.out)
     sort = np.array([item_id.rpartition(":")[0] for item_id in unknown.ids])
     val = np.array([split == "val" for split in photos.splits])
