@@ -90,7 +90,7 @@ def evaluate(
     "--decisions",
     multiple=True,
     metavar="DIR",
-    help="Ledger of what people decided; its values become labels. Repeatable.",
+    help="Ledger of what people decided; its values become labels, and LABELS may be a plain manifest. Repeatable.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
 @click.option(
