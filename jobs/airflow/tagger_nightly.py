@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,22 +36,32 @@ class Settings:
 
     tagger: str  # the executable, for example /opt/tagger/.venv/bin/tagger
     manifest: str  # {date} in it becomes the date of the interval's end
-    results: str  # folder of the dated results
+    results: str  # folder of the dated results on the worker's disk, an absolute path
     decisions: str | None = None  # None: RESULTS/decisions
-    options: tuple[str, ...] = ()  # more options of `tagger run`, for example ["--max-churn", "0.1"]
+    options: Sequence[str] = ()  # more options of `tagger run`, for example ["--max-churn", "0.1"]
 
     @classmethod
     def read(cls) -> Settings:
         """Raises `AirflowFailException` where the Variable is missing or of another shape."""
         try:
-            data = json.loads(Variable.get(VARIABLE, default="null"))
-            settings = cls(**{**data, "options": tuple(data.get("options", ()))})
-        except (ValueError, TypeError, AttributeError) as error:
+            settings = cls(**json.loads(Variable.get(VARIABLE, default="null")))
+        except (ValueError, TypeError) as error:
             raise AirflowFailException(
                 f"the Variable {VARIABLE} must be a JSON object with tagger, manifest and results: {error}"
             ) from None
-        if not all(isinstance(option, str) for option in settings.options):
-            raise AirflowFailException(f"the Variable {VARIABLE}: options is a list of texts")
+        for name in ("tagger", "manifest", "results", "decisions"):
+            value = getattr(settings, name)
+            if not ((isinstance(value, str) and value) or (name, value) == ("decisions", None)):
+                raise AirflowFailException(f"the Variable {VARIABLE}: {name} is {value!r}, not a text")
+        if not (isinstance(settings.options, list | tuple) and all(isinstance(o, str) for o in settings.options)):
+            raise AirflowFailException(
+                f'the Variable {VARIABLE}: options is {settings.options!r}, not a list of texts as in ["--limit", "10"]'
+            )
+        if not Path(settings.results).is_absolute():
+            raise AirflowFailException(
+                f"the Variable {VARIABLE}: results is {settings.results}; it must be the absolute path of a folder, "
+                "the same on every worker"
+            )
         return settings
 
 

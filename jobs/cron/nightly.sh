@@ -28,6 +28,7 @@ nights() {
 
 [[ -n ${TAGGER_MANIFEST:-} ]] || refuse 2 "set TAGGER_MANIFEST to the feed; {date} in it becomes the night's date"
 [[ -n ${TAGGER_RESULTS:-} ]] || refuse 2 "set TAGGER_RESULTS to the folder of the dated results"
+[[ $TAGGER_RESULTS != *://* ]] || refuse 2 "TAGGER_RESULTS $TAGGER_RESULTS: a folder on this machine's disk"
 night=${TAGGER_DATE:-$(date +%F)}
 is_night "$night" || refuse 2 "TAGGER_DATE $night: a date such as 2026-01-31"
 keep=${TAGGER_KEEP_NIGHTS:-14}

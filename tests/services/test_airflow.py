@@ -108,6 +108,25 @@ def test_exit_codes_decide_whether_there_is_another_try(airflow: RunInAirflow, t
     assert calls == expected
 
 
+def test_settings_that_cannot_be_meant_fail_at_once_and_are_named(airflow: RunInAirflow, tmp_path: Path) -> None:
+    good = {"tagger": fake_tagger(tmp_path / "0", ["0"]), "manifest": "m.csv", "results": str(tmp_path / "results")}
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"options": "--min-rows 4"}, "options is '--min-rows 4', not a list of texts"),
+        ({"options": ["--min-rows", 4]}, "options is ['--min-rows', 4], not a list of texts"),
+        ({"results": "s3://shop/tags"}, "results is s3://shop/tags; it must be the absolute path of a folder"),
+        ({"results": "tags"}, "results is tags; it must be the absolute path of a folder"),
+        ({"manifest": None}, "manifest is None, not a text"),
+        ({"decisions": ""}, "decisions is '', not a text"),
+        ({"bundle": "b"}, "must be a JSON object with tagger, manifest and results"),
+    ]
+    said = airflow("python", "-c", TRY_ALL, DAG_FILE, json.dumps([good | change for change, _ in wrong]))
+    ends = [json.loads(line.removeprefix("CASE ")) for line in said.splitlines() if line.startswith("CASE ")]
+    assert ends == [{"run": "failed", "task": "failed", "tries": 1}] * len(wrong)
+    for _, sentence in wrong:
+        assert sentence in said
+    assert not (tmp_path / "0" / "calls").exists()
+
+
 def fake_tagger(folder: Path, codes: list[str]) -> str:
     """A stand-in that leaves with one exit code after the other, and counts its calls in `folder`/calls."""
     folder.mkdir()
