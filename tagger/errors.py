@@ -62,6 +62,10 @@ class ManifestError(UsageError):
     """A manifest or labels file that cannot be read; the text names the file and the line."""
 
 
+class EmptyManifestError(ManifestError):
+    """A manifest without a row."""
+
+
 class SchemaError(UsageError):
     """A schema that does not hold together, or a value it does not know."""
 

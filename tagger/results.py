@@ -356,7 +356,9 @@ class ResultStore:
         try:
             return read_parquet(path, columns)
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise UsageError(f"cannot read {path}: {error}; run the same command again to mend it") from None
+            mend = f"remove {self._path('_SUCCESS')} and " if self.succeeded() else ""
+            said = " ".join(str(error).split())
+            raise UsageError(f"cannot read {path}: {said}; {mend}give the same tagger run again to mend it") from None
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The committed parts in order of their rows, one at a time."""

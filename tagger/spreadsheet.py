@@ -9,7 +9,6 @@ and 100000 of 1E5.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -45,8 +44,8 @@ def write_csv(output: IO[bytes], header: Sequence[str], rows: Iterable[Sequence[
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)  # its line ends, CR LF, also make it put fields with either of them in quotes
-    writer.writerow(header)
-    output.write(codecs.BOM_UTF8)
+    buffer.write("\ufeff")
+    writer.writerow(header)  # kept back until there are rows: what fails before them leaves nothing
     count = 0
     for row in rows:
         writer.writerow([_cell(value) for value in row])

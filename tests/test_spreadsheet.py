@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -84,3 +85,16 @@ def test_a_long_table_is_written_in_pieces() -> None:
     output = io.BytesIO()
     assert write_csv(output, ["n"], ((str(n),) for n in range(50_000))) == 50_000
     assert output.getvalue().decode("utf-8-sig").split() == ["n", *map(str, range(50_000))]
+
+
+def test_rows_that_cannot_be_had_leave_nothing_behind() -> None:
+    def rows() -> Iterator[list[str]]:
+        raise ValueError("no such attribute")
+        yield []
+
+    output = io.BytesIO()
+    with pytest.raises(ValueError, match="no such"):
+        write_csv(output, ["a"], rows())
+    assert output.getvalue() == b""
+    write_csv(output, ["a"], [["1"]])
+    assert output.getvalue() == b"\xef\xbb\xbfa\r\n1\r\n"

@@ -7,11 +7,12 @@ import os
 import shlex
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli.options import as_json, echo_json, example
+from tagger.cli.options import allow_http, allow_private_http, as_json, echo_json, example
 from tagger.cli.run import ProgressBar
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ groups = click.option(
 @click.option("--out", required=True, metavar="REPORT_DIR", help="Folder of the report and of the scores behind it.")
 @click.option("--target-precision", type=float, metavar="P", help="0.80 to 0.99 in steps of 0.01. Default: 0.95.")
 @groups
+@allow_http
+@allow_private_http
 @as_json
 @example("tagger evaluate labels.csv --bundle my-bundle --out report")
 def evaluate(
@@ -52,6 +55,8 @@ def evaluate(
     out: str,
     target_precision: float | None,
     groups: tuple[str, ...],
+    allow_http: bool,
+    allow_private_http: bool,
     as_json: bool,
 ) -> None:
     """Say how right a bundle is on LABELS: report.json, report.md and report.html in REPORT_DIR.
@@ -64,9 +69,17 @@ def evaluate(
     from tagger.training.examine import Examination, evaluate_bundle
 
     examination = Examination(
-        labels=labels, bundle=bundle or default_bundle(), out=out, splits=splits, groups=groups, target=target_precision
+        labels=labels,
+        bundle=bundle or default_bundle(),
+        out=out,
+        splits=splits,
+        groups=groups,
+        target=target_precision,
+        allow_http=allow_http,
+        allow_private_http=allow_private_http,
     )
-    data, markdown = evaluate_bundle(examination, score_photos)
+    score = partial(score_photos, allow_http=allow_http, allow_private_http=allow_private_http)
+    data, markdown = evaluate_bundle(examination, score)
     if as_json:
         echo_json(data)
         return
@@ -99,9 +112,11 @@ def evaluate(
     help="To a bundle of an older version: what unfamiliar photos are told by. Its bundle_id changes, so that photos "
     "are inferred once more.",
 )
+@allow_http
+@allow_private_http
 @as_json
 @example("tagger calibrate sample.csv --bundle my-bundle --out my-bundle-spring")
-def calibrate(as_json: bool, **options: Any) -> None:
+def calibrate(as_json: bool, allow_http: bool, allow_private_http: bool, **options: Any) -> None:
     """Fit temperatures and thresholds to a shop's own labelled sample, without training.
 
     LABELS should be at least 200 photos drawn at random from the catalogue that is to be tagged. BUNDLE2 has the
@@ -112,7 +127,8 @@ def calibrate(as_json: bool, **options: Any) -> None:
     from tagger.training.recipe import Recalibration, recalibrate_bundle
 
     recalibration = Recalibration(command=shlex.join(["tagger", *sys.argv[1:]]), **options)
-    bundle, lines = recalibrate_bundle(recalibration, score_photos)
+    score = partial(score_photos, allow_http=allow_http, allow_private_http=allow_private_http)
+    bundle, lines = recalibrate_bundle(recalibration, score)
     if as_json:
         thresholds = {target: dict(by_name) for target, by_name in bundle.calibration.thresholds.items()}
         ids = {"bundle": recalibration.out, "bundle_id": bundle.bundle_id, "calibration_id": bundle.calibration_id}
@@ -126,7 +142,9 @@ def calibrate(as_json: bool, **options: Any) -> None:
         click.echo(f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {recalibration.out}")
 
 
-def score_photos(bundle: str, photos: LabelledPhotos, work: str) -> PhotoScores:
+def score_photos(
+    bundle: str, photos: LabelledPhotos, work: str, *, allow_http: bool = False, allow_private_http: bool = False
+) -> PhotoScores:
     """Scores of labelled photos by the one inference loop: a run whose OUT lies in `work`.
 
     Where the bundle makes no descriptors yet, the run stores the embeddings that `tagger train` makes them from.
@@ -157,7 +175,16 @@ def score_photos(bundle: str, photos: LabelledPhotos, work: str) -> PhotoScores:
     if len(finished) == 2 or ResultStore(out).read_run() is None:  # a stop came while it was to be removed
         _discard(out)
     needs_embeddings = DESCRIPTOR not in loaded.files
-    options = RunOptions(manifest, out=out, bundle=bundle, max_failed=1.0, embeddings=needs_embeddings, reuse=known)
+    options = RunOptions(
+        manifest,
+        out=out,
+        bundle=bundle,
+        max_failed=1.0,
+        embeddings=needs_embeddings,
+        reuse=known,
+        allow_http=allow_http,
+        allow_private_http=allow_private_http,
+    )
     bar = ProgressBar()
     with stop_on_signals() as stop, contextlib.closing(bar):
         progress = Progress(bar.start, bar.advance)

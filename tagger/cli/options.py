@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,23 @@ decisions = click.option(
     metavar="DIR",
     help="Ledger of what people decided, shared by many runs. Default: OUT/decisions.",
 )
+allow_http = click.option("--allow-http", is_flag=True, help="Fetch http(s) photos too, from public addresses only.")
+allow_private_http = click.option(
+    "--allow-private-http", is_flag=True, help="Fetch http(s) photos from private addresses as well."
+)
+
+
+class Share(click.FloatRange):
+    """A number from 0 to 1. click's own range lets nan pass, which is above nothing and below nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        share = super().convert(value, param, ctx)
+        if math.isnan(share):
+            self.fail(f"{value} is not from 0 to 1.", param, ctx)
+        return share
 
 
 def say_where_no_decisions(folder: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tagger.cli.options import decisions, example, say_where_no_decisions
+from tagger.cli.options import Share, decisions, example, say_where_no_decisions
 
 if TYPE_CHECKING:
     from tagger.review.queue import Question
@@ -38,7 +38,7 @@ def review() -> None:
 @click.option("--attribute", "attributes", multiple=True, metavar="A", help="Only this attribute. Repeatable.")
 @click.option(
     "--audit",
-    type=click.FloatRange(0, 1),
+    type=Share(),
     default=0.0,
     metavar="SHARE",
     help="Also this share of the accepted tags, the same ones every time: how right is what nobody looks at?",

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from tagger.cli.options import as_json, decisions, echo_json, example, say_where_no_decisions
+from tagger.cli.options import (
+    Share,
+    allow_http,
+    allow_private_http,
+    as_json,
+    decisions,
+    echo_json,
+    example,
+    say_where_no_decisions,
+)
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
 NOTABLE_UNFAMILIAR = 0.03  # share of the tagged rows; about one photo in a hundred is unfamiliar at home
@@ -42,11 +51,11 @@ NOTABLE_UNFAMILIAR = 0.03  # share of the tagged rows; about one photo in a hund
     help="How to know an unchanged photo: read it, or trust equal URI, size and modification time.",
 )
 @decisions
-@click.option("--max-failed", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="More failed: exit 3.")
-@click.option("--max-churn", type=click.FloatRange(0, 1), help="More tags changed against --reuse than this: exit 3.")
+@click.option("--max-failed", type=Share(), default=0.05, show_default=True, help="More failed: exit 3.")
+@click.option("--max-churn", type=Share(), help="More tags changed against --reuse than this: exit 3.")
 @click.option("--root", metavar="DIR", help="Refuse local photos outside this folder.")
-@click.option("--allow-http", is_flag=True, help="Fetch http(s) photos too, from public addresses only.")
-@click.option("--allow-private-http", is_flag=True, help="Fetch http(s) photos from private addresses as well.")
+@allow_http
+@allow_private_http
 @click.option("--no-lock", "lock", flag_value=False, default=True, help="Do not keep other runs out of OUT.")
 @click.option("--isolate", is_flag=True, help="Decode in processes of its own: a codec that crashes costs one row.")
 @click.option("--executor", type=click.Choice(["local"]), default="local", help="Where shards are worked on.")

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli.options import as_json, decisions, echo_json, example, say_where_no_decisions
+from tagger.cli.options import (
+    allow_http,
+    allow_private_http,
+    as_json,
+    decisions,
+    echo_json,
+    example,
+    say_where_no_decisions,
+)
 
 if TYPE_CHECKING:
     from tagger.catalog.similar import Answer, Catalogue
@@ -38,8 +46,8 @@ if TYPE_CHECKING:
 @click.option("--bundle", metavar="BUNDLE", help="Where the bundle that OUT was made with lies now, if it was moved.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @decisions
-@click.option("--allow-http", is_flag=True, help="Fetch http(s) photos too, from public addresses only.")
-@click.option("--allow-private-http", is_flag=True, help="Fetch http(s) photos from private addresses as well.")
+@allow_http
+@allow_private_http
 @as_json
 @example("tagger similar manifest.tags photo.jpg --where category=dress --output similar.html")
 def similar(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 
-from tagger.cli.options import example
+from tagger.cli.options import allow_http, allow_private_http, example
 
 
 @click.command()
@@ -124,6 +125,8 @@ from tagger.cli.options import example
     help="Go on from the checkpoints in BUNDLE.work, or throw them away.",
 )
 @click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Threads that read photos.")
+@allow_http
+@allow_private_http
 @example("tagger train labels.csv --decisions tags/decisions --out my-bundle")
 def train(labels: tuple[str, ...], **options: Any) -> None:
     """Fine-tune a network on LABELS and write a bundle with calibrated confidences.
@@ -142,7 +145,8 @@ def train(labels: tuple[str, ...], **options: Any) -> None:
     from tagger.training.recipe import Recipe, train_bundle
 
     recipe = Recipe(labels=labels, command=shlex.join(["tagger", *sys.argv[1:]]), **options)
-    bundle = train_bundle(recipe, score_photos, show_progress(), lambda line: click.echo(line, err=True))
+    score = partial(score_photos, allow_http=recipe.allow_http, allow_private_http=recipe.allow_private_http)
+    bundle = train_bundle(recipe, score, show_progress(), lambda line: click.echo(line, err=True))
     click.echo(f"bundle {bundle.bundle_id}, calibration {bundle.calibration_id}: {recipe.out}")
 
 

@@ -183,7 +183,7 @@ def _read_lines(path: str, report: _Report) -> Iterator[tuple[int, dict[str, str
             first = text.readline()
             delimiter = max(_DELIMITERS, key=first.count)
             reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
-            header = [column.strip() for column in next(reader, [])]
+            header = [column.strip().lower() for column in next(reader, [])]  # spreadsheets and people write Value
             _check_header(path, header)
             line = reader.line_num + 1
             for cells in reader:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain, count, islice
 
 from tagger import storage
-from tagger.errors import ManifestError, UsageError
+from tagger.errors import EmptyManifestError, ManifestError, UsageError
 from tagger.records import Item, Shard
 from tagger.source.tables import (
     FAULTS,
@@ -186,7 +186,7 @@ def scan_manifest(manifest: Manifest, shard_size: int, keep: Sequence[str], limi
     if rows % shard_size:
         digests.append(digest.value())
     if rows == 0:
-        raise ManifestError(f"{manifest.reference} has a header but no rows: nothing to tag")
+        raise EmptyManifestError(f"{manifest.reference} has a header but no rows: nothing to tag")
     try:
         unchanged = manifest.etag in ("", storage.etag(manifest.reference))
     except OSError as error:

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tagger import storage
-from tagger.errors import ManifestError
+from tagger.errors import EmptyManifestError, ManifestError
 
 EXTENSIONS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 MAX_FIELD = 1 << 20  # characters of one CSV field
@@ -158,7 +158,7 @@ def _csv_header(reader: Any, reference: str) -> list[str]:
     with _text_faults(reference, lambda: reader.line_num, lambda: 1):
         header = next(filter(None, reader), None)
     if header is None:
-        raise ManifestError(f"{reference} is empty")
+        raise EmptyManifestError(f"{reference} is empty")
     return [column.strip() for column in header]
 
 
@@ -244,7 +244,7 @@ def _jsonl_columns(reference: str) -> list[str]:
     for _, data in islice(_jsonl_rows(reference), JSON_ROWS_FOR_COLUMNS):
         columns.update(dict.fromkeys(data))
     if not columns:
-        raise ManifestError(f"{reference} is empty")
+        raise EmptyManifestError(f"{reference} is empty")
     return list(columns)
 
 

@@ -207,6 +207,12 @@ def make_folder(folder: str) -> None:
         local.make_folder(folder)
 
 
+def check_folder(folder: str) -> None:
+    """Raises `OSError` where `folder` is none and none can be made there; a store is asked when it is written to."""
+    if not is_s3(folder):
+        local.check_folder(folder)
+
+
 def remove_unfinished(folder: str, older_than: float = 0.0) -> None:
     """Remove what a killed writer left in `folder`, if it is older than `older_than` seconds."""
     if is_s3(folder):

@@ -134,6 +134,22 @@ def list_names(folder: str) -> list[str]:
         return sorted(e.name for e in entries if e.is_file() and not e.name.startswith(_UNFINISHED))
 
 
+def check_folder(folder: str) -> None:
+    """Raises `OSError` where `folder` is none, cannot be written to, or cannot be made; nothing is left behind."""
+    missing, path = "", os.path.abspath(local_path(folder))
+    while not os.path.lexists(path):
+        missing, path = path, os.path.dirname(path)
+    if not os.path.isdir(path):
+        raise NotADirectoryError(errno.ENOTDIR, f"{path} is no folder", folder)
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    if missing:
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            os.mkdir(missing)
+        with contextlib.suppress(OSError):
+            os.rmdir(missing)
+
+
 def make_folder(folder: str) -> None:
     """Make `folder` and what is above it, to last through a power cut."""
     path = local_path(folder)

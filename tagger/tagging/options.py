@@ -55,6 +55,9 @@ def check_options(options: RunOptions, out: str) -> None:
     for name, value in (("--shard-size", options.shard_size), ("--limit", options.limit)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: at least 1")
+    for name, share in (("--max-failed", options.max_failed), ("--max-churn", options.max_churn)):
+        if share is not None and not 0 <= share <= 1:  # no share either: nan, which is above nothing
+            raise UsageError(f"{name} {share}: from 0 to 1")
     if options.shard_size > MAX_SHARD_SIZE:
         raise UsageError(f"--shard-size {options.shard_size}: at most {MAX_SHARD_SIZE:,}")
     if len(set(options.keep)) < len(options.keep):

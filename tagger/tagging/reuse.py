@@ -7,6 +7,7 @@ their metadata; scores and tags stay on disk and are read a shard at a time.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tagger import storage
 from tagger.errors import ImageError, IncompleteError
 from tagger.records import Committed
 from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix
@@ -73,12 +75,14 @@ class PreviousRun:
         by_metadata: bool,
         *,
         descriptors: bool = False,
+        folder: str | None = None,
     ) -> None:
         """
         Args:
             bundle_id: scores are reused only where the previous run had this bundle; tags are compared anyway.
             embeddings, descriptors: whether a row must hold them to be reused.
             by_metadata: whether `find_metadata` will be asked.
+            folder: of the manifest whose photos are looked for. In another folder relative paths are other photos.
 
         Raises:
             UsageError: `out` is no result of a run.
@@ -91,6 +95,7 @@ class PreviousRun:
         self._lists = Lists(embeddings, descriptors)
         there = (self.info.key.embeddings or not embeddings) and (self.info.descriptors or not descriptors)
         self.scores_reusable = self.info.key.bundle_id == bundle_id and there
+        self._same_folder = folder == storage.parent(self.info.manifest)
         self._index_parts(by_metadata)
 
     def _index_parts(self, by_metadata: bool) -> None:
@@ -129,6 +134,8 @@ class PreviousRun:
     def find_metadata(self, masked_uri: str, size: int, etag: str) -> Known | None:
         """The scores of the photo of this URI, if its size in bytes and its change mark are what they were."""
         if not self.scores_reusable or not etag:
+            return None
+        if not (self._same_folder or "://" in masked_uri or os.path.isabs(masked_uri)):
             return None
         key = _text_keys([_METADATA_TEXT.format(masked_uri, size, etag)])[0]
         i = int(np.searchsorted(self._metadata, key, "left"))

@@ -20,6 +20,8 @@ from tagger.compare import columns_read, parse_comparisons
 from tagger.errors import (
     LEFTOVER_KINDS,
     PASSING_KINDS,
+    BrakeError,
+    EmptyManifestError,
     IncompleteError,
     Interrupted,
     LockedError,
@@ -79,7 +81,12 @@ def run_tagging(options: RunOptions, stop: threading.Event, progress: Progress |
         Interrupted: `stop` was set; committed shards are kept.
     """
     with storage.waiting_until(stop):
-        return _run(options, stop, progress or Progress())
+        try:
+            return _run(options, stop, progress or Progress())
+        except EmptyManifestError as error:
+            if options.min_rows < 1:
+                raise
+            raise BrakeError(f"{error}; fewer rows than --min-rows {options.min_rows:,}: a truncated feed?") from None
 
 
 def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunReport:
@@ -188,8 +195,8 @@ def _stoppable(stop: threading.Event, work: Callable[[], _T]) -> _T:
 
 
 def _plain(reference: str) -> str:
-    """One spelling of a folder: `previous/` and `./previous` are `previous`."""
-    return reference.rstrip("/") if storage.is_remote(reference) else os.path.normpath(reference)
+    """One spelling of a folder, which means the same from any working folder: `previous/` is `/there/previous`."""
+    return reference.rstrip("/") if storage.is_remote(reference) else os.path.abspath(storage.local_path(reference))
 
 
 def _absolute(reference: str) -> str:
@@ -286,6 +293,7 @@ def _previous(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, stop: 
         key.embeddings,
         by_metadata,
         descriptors=job.describer is not None,
+        folder=storage.parent(_absolute(options.manifest)),
     )
     return _stoppable(stop, read)
 
@@ -317,13 +325,20 @@ def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, rows: 
         bundle_name=bundle.name,
         schema=bundle.schema,
         calibration=bundle.calibration.to_dict(),
-        decisions=_absolute(options.decisions) if options.decisions is not None else store.default_decisions,
+        decisions=_ledger_folder(options, store),
         versions=versions,
         device=job.engine.device,
         started_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         rows=rows,
         descriptors=job.describer is not None,
     )
+
+
+def _ledger_folder(options: RunOptions, store: ResultStore) -> str:
+    """Where people's decisions are read; the folder in OUT has one spelling, so that OUT can be moved with it."""
+    if options.decisions is None or _plain(options.decisions) == _plain(store.default_decisions):
+        return store.default_decisions
+    return _absolute(options.decisions)
 
 
 def _begin(store: ResultStore, info: RunInfo) -> None:

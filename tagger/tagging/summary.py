@@ -71,6 +71,8 @@ class Brakes(Protocol):
     @property
     def reuse(self) -> str | None: ...
     @property
+    def limit(self) -> int | None: ...
+    @property
     def min_rows(self) -> int: ...
     @property
     def max_failed(self) -> float: ...
@@ -81,8 +83,9 @@ class Brakes(Protocol):
 def brake(summary: dict[str, Any], options: Brakes, out: str) -> None:
     """Raises `BrakeError` where a complete run must not count: too few rows, too many failures or changes."""
     if summary["rows"] < options.min_rows:
+        limited = f" with --limit {options.limit:,}" if options.limit is not None else ""
         raise BrakeError(
-            f"{options.manifest} has {summary['rows']:,} rows, fewer than --min-rows {options.min_rows:,}: "
+            f"{options.manifest} has {summary['rows']:,} rows{limited}, fewer than --min-rows {options.min_rows:,}: "
             f"a truncated feed? The rows are in {out}, _SUCCESS is not"
         )
     n_failed = summary["rows"] - summary["ok"]

@@ -111,7 +111,12 @@ def read_labels_by(
     uris, ids, sources, splits, groups, masks = [], [], [], [], [], []
     cells_of = _Cells(schema, rules)
     other_columns = {}
+    named: set[str] = set()
     for file in files:
+        place = file if storage.is_remote(file) else os.path.realpath(storage.local_path(file))
+        if place in named:
+            raise UsageError(f"{file} is named twice: its rows would count twice")
+        named.add(place)
         manifest = Manifest.open(file)
         columns = [a.name for a in schema.attributes if a.name in manifest.columns]
         if not columns and not rules.bare_files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,11 +10,12 @@ from tagger.errors import ImageError, UsageError
 from tagger.model.bundle import load_bundle
 from tagger.model.confidence import target_key
 from tagger.source.decode import decode
-from tagger.source.fetch import PhotoSource, mask_uri
+from tagger.source.fetch import Fetcher, mask_uri
+from tagger.source.places import PhotoPlaces
 from tagger.training.data import LabelledPhotos, read_labels
 from tagger.training.evaluate import Figures, evaluate
 from tagger.training.report import ReportHead, markdown, write_report
-from tagger.training.scores import ScoreFunction
+from tagger.training.scores import ScoreFunction, check_out
 from tagger.training.sources import choose_rows
 
 FAILURES_EXPLAINED = 20
@@ -30,6 +32,8 @@ class Examination:
     groups: tuple[str, ...] = ("contributor", "brand")
     target: float | None = None  # None: the default target precision
     seed: int = 0
+    allow_http: bool = False  # fetch http(s) photos, from public addresses only
+    allow_private_http: bool = False  # and from private ones
 
 
 def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Figures, str]:
@@ -42,6 +46,7 @@ def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Fig
         UsageError: the labels, the bundle or the target cannot be used, or none of the photos can be read.
     """
     target = target_key(examination.target)
+    check_out(examination.out)
     bundle = load_bundle(examination.bundle)
     labelled = read_labels(examination.labels, bundle.schema, examination.groups, bundle.masked_values)
     labelled = choose_rows(labelled, examination.splits, "test")
@@ -49,7 +54,8 @@ def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Fig
         raise UsageError(f"no row of {', '.join(examination.labels)} has a label: there is nothing to compare with")
     scores = score(bundle.folder, labelled, examination.out)
     ok = scores.ok
-    failures = tuple(explain_failures(labelled.select(~ok)))
+    with contextlib.closing(PhotoPlaces(None, examination.allow_http, examination.allow_private_http)) as places:
+        failures = tuple(explain_failures(labelled.select(~ok), places))
     if not ok.any():
         raise UsageError(
             f"none of the {len(labelled)} photos could be read; the first: {failures[0]['image_uri']}: "
@@ -74,13 +80,13 @@ def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Fig
         failures=failures,
         unchecked=bundle.calibration.gate.unchecked_kinds(target) if bundle.calibration.gate is not None else {},
     )
-    data = write_report(head, evaluation, photos, PhotoSource(), examination.out)
+    with contextlib.closing(PhotoPlaces(None, examination.allow_http, examination.allow_private_http)) as places:
+        data = write_report(head, evaluation, photos, places, examination.out)
     return data, markdown(data, bundle.schema)
 
 
-def explain_failures(photos: LabelledPhotos) -> Iterator[dict[str, str]]:
+def explain_failures(photos: LabelledPhotos, fetch: Fetcher) -> Iterator[dict[str, str]]:
     """`item_id`, `image_uri` and `error` of the first of the photos that a run could not read."""
-    fetch = PhotoSource()
     for item_id, uri in list(zip(photos.item_ids, photos.uris, strict=True))[:FAILURES_EXPLAINED]:
         error = "it can be read now: run the same command again"
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy.typing as npt
 from tagger.errors import UsageError
 from tagger.ledger import Ledger
 from tagger.schema import Schema
-from tagger.source.fetch import PhotoSource, mask_uri
+from tagger.source.fetch import mask_uri
+from tagger.source.places import PhotoPlaces
 from tagger.training.corrections import Corrections, apply_corrections, join_decided_rows, read_decisions
 from tagger.training.data import (
     LabelledPhotos,
@@ -42,6 +44,8 @@ class Preparation:
     decisions: Sequence[str] = ()  # folders of ledgers
     min_count: int = 0  # values with fewer photos of train are dropped
     mask_others: bool = False  # values that the schema lacks make their cell unknown instead of ending the training
+    allow_http: bool = False  # fetch http(s) photos, from public addresses only
+    allow_private_http: bool = False  # and from private ones
 
 
 @dataclass(frozen=True)
@@ -103,21 +107,21 @@ def prepare(wanted: Preparation, progress: Callable[[str, int, int], None]) -> P
     check_splits(joined)
     chosen = np.flatnonzero([split in ("train", "val") for split in joined.splits])
     fitted = joined.select(chosen)
-    source = PhotoSource()
-    pack = pack_photos(
-        fitted,
-        source,
-        wanted.work,
-        PACK_SIZE,
-        wanted.workers,
-        lambda done: progress("reading photos", done, len(fitted)),
-        source.probe,
-    )
-    corrections = None
-    if ledger is not None:
-        corrections = _corrected(fitted, rows, chosen, pack, ledger)
-        fitted = corrections.photos
-    fitted, leaked = without_test_photos(fitted, pack, joined.in_split("test"), source, wanted.workers)
+    with contextlib.closing(PhotoPlaces(None, wanted.allow_http, wanted.allow_private_http)) as source:
+        pack = pack_photos(
+            fitted,
+            source,
+            wanted.work,
+            PACK_SIZE,
+            wanted.workers,
+            lambda done: progress("reading photos", done, len(fitted)),
+            source.probe,
+        )
+        corrections = None
+        if ledger is not None:
+            corrections = _corrected(fitted, rows, chosen, pack, ledger)
+            fitted = corrections.photos
+        fitted, leaked = without_test_photos(fitted, pack, joined.in_split("test"), source, wanted.workers)
     fitted, no_label, repeated, conflicts = _usable(fitted, pack)
     fitted = replace(fitted, splits=tuple(s if ok else "" for s, ok in zip(fitted.splits, pack.opened, strict=True)))
     trimmed = drop_rare_values(fitted, wanted.min_count)

@@ -36,7 +36,7 @@ from tagger.training.evaluate import measure
 from tagger.training.label_errors import FILE_NAME, attribute_counts, doubt_labels, embed, write_label_errors
 from tagger.training.pooling import with_pooling
 from tagger.training.prepare import Preparation, Prepared, correction_lines, listed, prepare, summary_lines
-from tagger.training.scores import PhotoScores, ScoreFunction
+from tagger.training.scores import PhotoScores, ScoreFunction, check_out
 from tagger.training.sources import choose_rows, source_names
 from tagger.training.start import initial_weights
 from tagger.training.train import FILES, Stage, TrainConfig, fit, load_weights, provenance
@@ -76,6 +76,8 @@ class Recipe:
     unknown_values: str = "stop"  # what a value that the schema lacks does: stop, or mask its cell
     label_errors: bool = True  # list labels that are likely wrong
     resume: bool = True  # go on from the checkpoint of an earlier start
+    allow_http: bool = False  # fetch http(s) photos, from public addresses only
+    allow_private_http: bool = False  # and from private ones
 
 
 def train_bundle(
@@ -95,6 +97,7 @@ def train_bundle(
         UsageError: the labels, the splits or the options cannot be used, or the device is not there.
     """
     check_device(recipe.device)
+    check_out(recipe.out)
     schema = load_schema(recipe.schema_name)
     config = TrainConfig(
         backbone=recipe.backbone,
@@ -123,6 +126,8 @@ def train_bundle(
         decisions=recipe.decisions,
         min_count=recipe.min_count,
         mask_others=recipe.unknown_values == "mask",
+        allow_http=recipe.allow_http,
+        allow_private_http=recipe.allow_private_http,
     )
     if not recipe.taps and recipe.init[0] == "default":
         config = replace(config, taps=load_bundle().network.taps)
@@ -284,6 +289,7 @@ def recalibrate_bundle(recalibration: Recalibration, score: ScoreFunction) -> tu
         UsageError: the labels cannot be used or are too few, none of the photos can be read, or the new bundle's
             folder holds something else.
     """
+    check_out(recalibration.out)
     bundle = load_bundle(recalibration.bundle)
     _check_target(bundle, recalibration.out)
     ledger = read_decisions(recalibration.decisions) if recalibration.decisions else None

@@ -27,6 +27,14 @@ def write_split_manifest(photos: LabelledPhotos, path: str) -> None:
     storage.write_bytes(path, text.getvalue().encode())
 
 
+def check_out(out: str) -> None:
+    """Raises `UsageError` where no result can be written to `out`: before the work, not after it."""
+    try:
+        storage.check_folder(out)
+    except OSError as error:
+        raise UsageError(f"cannot write to --out {out}: {storage.reason(error)}; name a folder") from None
+
+
 class PhotoScores(NamedTuple):
     """What a run says of labelled photos."""
 

@@ -80,6 +80,11 @@ def test_files_saved_by_any_spreadsheet_are_read(shop: Shop, delimiter: str, bom
     assert applied.actions == {"set": 2}
 
 
+def test_columns_may_be_written_with_capitals(shop: Shop) -> None:
+    applied = apply(shop, "Item_ID,Attribute,Action,Value\n00123,colour,,navy\n")
+    assert (applied.undecided, applied.actions) == (0, {"set": 1})
+
+
 def test_lines_without_an_answer_are_counted_and_passed_over(shop: Shop) -> None:
     applied = apply(shop, "item_id,attribute,action,value\n00123,colour,,\n1E5,colour,,navy\nnobody,colour, ,\n")
     assert (applied.undecided, applied.actions) == (2, {"set": 1})

@@ -49,7 +49,9 @@ def test_a_part_that_cannot_be_read_is_named(shop: Shop) -> None:
     with pytest.raises(UsageError, match=r"part-00000000.parquet: .*missing"):
         store.read_part(committed, ["missing"])
     (shop.out / "tags" / committed.part).write_bytes(b"no parquet")
-    with pytest.raises(UsageError, match=r"part-00000000.parquet: .*run the same command again"):
+    with pytest.raises(
+        UsageError, match=r"part-00000000.parquet: .*; remove .*_SUCCESS and give the same tagger run again"
+    ):
         store.read_part(committed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from tagger.errors import BrakeError, UsageError
+from tagger.errors import BrakeError, RunKeyError, UsageError
 from tagger.source.fetch import PhotoSource
 from tagger.tagging.reuse import PreviousRun
 
@@ -108,6 +109,39 @@ def test_metadata_knows_a_relative_path_whatever_the_manifests_place(
     summary = shop.run(manifest="manifest.csv", reuse="previous", reuse_check="metadata").summary
     assert (summary["inferred"], summary["reused"]) == (0, 4)
     assert previous.exists()
+
+
+def test_metadata_does_not_trust_a_relative_path_of_another_folder(
+    shop: Shop, inferred: Inferred, tmp_path: Path
+) -> None:
+    """A shop with a folder a day: `images/0.png` of today is another photo, however equal its size and time."""
+    previous = stock(shop, 2, inferred)
+    today = tmp_path / "today"
+    shutil.copytree(shop.folder / "images", today / "images", copy_function=shutil.copy2)
+    yesterday = (shop.folder / "images" / "0.png").stat()
+    photo = today / "images" / "0.png"
+    photo.write_bytes(shop.photo("spare.png", 77).read_bytes().ljust(yesterday.st_size, b"\0")[: yesterday.st_size])
+    os.utime(photo, ns=(yesterday.st_mtime_ns, yesterday.st_mtime_ns))
+    shutil.copy(shop.manifest, today / "manifest.csv")
+    summary = shop.run(
+        manifest=today / "manifest.csv", out=tmp_path / "out", reuse=previous, reuse_check="metadata"
+    ).summary
+    assert (summary["inferred"], summary["reused"]) == (1, 1)  # the other one is known by its bytes
+    assert shop.rows(tmp_path / "out")[0]["image_sha256"] == hashlib.sha256(photo.read_bytes()).hexdigest()
+
+
+def test_an_earlier_result_is_the_same_by_any_spelling_and_another_one_is_not(
+    shop: Shop, inferred: Inferred, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    previous = stock(shop, 2, inferred)
+    shop.run(reuse=previous)
+    monkeypatch.chdir(shop.folder)
+    assert shop.run(reuse="previous").already_complete
+    assert shop.run(reuse="./previous/").already_complete
+    shutil.copytree(previous, tmp_path / "elsewhere" / "previous")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(RunKeyError, match="previous_out"):
+        shop.run(reuse="previous")
 
 
 def test_failed_rows_are_tried_again(shop: Shop, inferred: Inferred) -> None:

@@ -19,8 +19,9 @@ import pytest
 
 from tagger import storage
 from tagger.errors import BrakeError, ImageError, IncompleteError, ManifestError, RunKeyError, UsageError
+from tagger.final import ledger_folder
 from tagger.ledger import Decision, append
-from tagger.results import METADATA_KEY
+from tagger.results import METADATA_KEY, ResultStore
 from tagger.source.fetch import Fetched, PhotoSource
 from tagger.tagging import run as run_module
 from tagger.tagging.run import Progress, default_out
@@ -551,6 +552,53 @@ def test_too_few_rows_leave_the_results_without_success(shop: Shop) -> None:
     assert not shop.succeeded()
     shop.run(min_rows=5)
     assert shop.succeeded()
+
+
+def test_the_brake_says_that_a_limit_made_the_rows_few(shop: Shop) -> None:
+    shop.stock(5)
+    with pytest.raises(BrakeError, match="3 rows with --limit 3, fewer than --min-rows 4"):
+        shop.run(min_rows=4, limit=3)
+
+
+@pytest.mark.parametrize("text", ["", "item_id,image_uri\n"])
+def test_a_feed_without_a_row_is_a_truncated_one_where_rows_are_asked_for(shop: Shop, text: str) -> None:
+    shop.manifest.write_text(text)
+    with pytest.raises(ManifestError) as caught:
+        shop.run()
+    assert caught.value.exit_code == 2
+    with pytest.raises(BrakeError, match="fewer rows than --min-rows 3: a truncated feed") as held:
+        shop.run(min_rows=3)
+    assert held.value.exit_code == 3
+
+
+@pytest.mark.parametrize("option", ["max_failed", "max_churn"])
+@pytest.mark.parametrize("share", [float("nan"), -0.1, 1.5])
+def test_a_brake_that_is_no_share_is_refused(shop: Shop, option: str, share: float) -> None:
+    shop.stock(1)
+    with pytest.raises(UsageError, match=rf"--{option.replace('_', '-')} {share}: from 0 to 1"):
+        shop.run(**{option: share})
+
+
+def test_a_part_that_went_missing_is_mended_as_the_error_says(shop: Shop) -> None:
+    shop.stock(5)
+    shop.run(shard_size=2)
+    (shop.out / "tags" / "part-00000001.parquet").unlink()
+    with pytest.raises(UsageError) as caught:
+        list(shop.store().parts())
+    success = shop.out / "_SUCCESS"
+    assert f"remove {success} and give the same tagger run again to mend it" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    success.unlink()
+    shop.run(shard_size=2)
+    assert len(shop.rows()) == 5
+
+
+def test_a_ledger_in_out_that_was_named_moves_with_it(shop: Shop, tmp_path: Path) -> None:
+    shop.stock(1)
+    shop.run(decisions=str(shop.out / "decisions"))
+    moved = shop.out.rename(tmp_path / "moved")
+    store = ResultStore(str(moved))
+    assert ledger_folder(store, store.require_run()) == str(moved / "decisions")
 
 
 # -- summary and status --------------------------------------------------------------------------------------------

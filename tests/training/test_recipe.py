@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from tagger.model.bundle import load_bundle
 from tagger.schema import load_schema
 from tagger.source.fetch import Fetched, PhotoSource
 from tagger.training import recipe as recipe_module
+from tagger.training.prepare import Preparation, prepare
 from tagger.training.recipe import check_sample
 
 BACKBONE = "test_efficientnet"
@@ -534,6 +539,65 @@ def test_new_bundle_takes_the_place_of_nothing_else(
     save_dummy_bundle(load_schema("womens-32"), str(tmp_path / "other"))
     said = refused("calibrate", labels, "--bundle", dummy_bundle, "--out", tmp_path / "other")
     assert "holds another bundle" in said
+
+
+@pytest.mark.parametrize("place", ["file", "file/bundle", "/proc/bundle"])
+@pytest.mark.parametrize("command", ["train", "calibrate", "evaluate"])
+def test_out_that_can_be_no_folder_is_refused_before_the_work(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable, command: str, place: str
+) -> None:
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    (tmp_path / "file").touch()
+    bundle = [] if command == "train" else ["--bundle", dummy_bundle]
+    said = refused(command, labels, *bundle, "--out", tmp_path / place)
+    assert said.startswith(f"cannot write to --out {tmp_path / place}: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "file", "s.csv", "sample.csv"]
+
+
+def test_a_file_that_is_named_twice_is_refused(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    labels = write_labels(tmp_path / "sample.csv", sample)
+    again = labels.parent / "." / ".." / labels.parent.name / labels.name
+    for command in ("calibrate", "evaluate"):
+        said = refused(command, labels, again, "--bundle", dummy_bundle, "--out", tmp_path / "out")
+        assert said == f"{again} is named twice: its rows would count twice"
+
+
+def test_photos_of_labels_may_lie_on_the_web(
+    dummy_bundle: str, sample: list[dict[str, str]], tmp_path: Path, write_labels: Callable
+) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    folder = Path(os.path.commonpath([row["image"] for row in sample]))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for row in sample:
+            row["image"] = f"http://127.0.0.1:{server.server_port}/{Path(row['image']).relative_to(folder)}"
+        labels = write_labels(tmp_path / "sample.csv", sample)
+        command = ["--bundle", dummy_bundle, "--out"]
+        said = refused("evaluate", labels, *command, tmp_path / "closed")
+        assert "http(s) photos are fetched only with --allow-http" in said
+        assert "not on the public internet" in refused(
+            "evaluate", labels, *command, tmp_path / "public", "--allow-http"
+        )
+        result = tagger("evaluate", labels, *command, tmp_path / "open", "--allow-private-http", "--json")
+        assert json.loads(result.stdout)["failed"] == 0
+        assert tagger("calibrate", labels, *command, tmp_path / "new", "--allow-private-http").exit_code == 0
+        originals = [row for row in sample if row["item_id"].endswith("-0")]
+        first = originals[0]["item_id"]
+        rows = [row | {"split": "val" if row["item_id"] == first else "train"} for row in originals]
+        wanted = Preparation(
+            labels=[str(write_labels(tmp_path / "split.csv", rows))],
+            schema=load_schema(),
+            groups=(),
+            work=tmp_path / "work",
+            allow_private_http=True,
+        )
+        assert prepare(wanted, lambda *_: None).pack.opened.all()
+        server.shutdown()
 
 
 # -------------------------------------------------------------------------------------------------- evaluation
