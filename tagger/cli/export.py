@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from tagger.cli.options import decisions, example, say_where_no_decisions
+from tagger.cli.options import decisions, example, find_ledger
 
 if TYPE_CHECKING:
     from tagger.ledger import Ledger
@@ -71,7 +71,6 @@ def export(
     """
     from tagger.cli.output import check_outputs, open_output
     from tagger.errors import UsageError
-    from tagger.final import ledger_folder
     from tagger.ledger import Ledger
     from tagger.results import ResultStore
 
@@ -84,8 +83,7 @@ def export(
     check_outputs({"the feed": output or "-", "--report": report})
     store = ResultStore(out)
     info = store.require_run()
-    ledger = Ledger.read(ledger_folder(store, info, decisions))
-    say_where_no_decisions(decisions)
+    ledger = Ledger.read(find_ledger(store, info, decisions))
     if not store.succeeded():
         click.echo(f"tagger: {out} is not complete: this is what is committed so far", err=True)
     with contextlib.ExitStack() as stack:

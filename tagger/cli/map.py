@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli.options import as_json, decisions, echo_json, example, say_where_no_decisions
+from tagger.cli.options import as_json, decisions, echo_json, example, find_ledger
 
 if TYPE_CHECKING:
     from tagger.catalog.atlas import Layout
@@ -78,7 +78,6 @@ def map_command(
     from tagger.catalog.map.points import count_items, parse_choice, read_points
     from tagger.cli.output import check_outputs, open_output
     from tagger.errors import UsageError
-    from tagger.final import ledger_folder
     from tagger.ledger import Ledger
     from tagger.results import ResultStore
 
@@ -94,8 +93,7 @@ def map_command(
     shown_colour = info.schema.attribute(colour) if colour else info.schema.attributes[0]
     if not store.succeeded():
         click.echo(f"tagger: {out} is not complete: this is what is committed so far", err=True)
-    points = read_points(store, info, Ledger.read(ledger_folder(store, info, decisions)))
-    say_where_no_decisions(decisions)
+    points = read_points(store, info, Ledger.read(find_ledger(store, info, decisions)))
     layouts, autoencoder = fit_layouts(points, names, seed)
     texts = PageTexts(
         title=storage.name(store.out),

@@ -6,9 +6,12 @@ import contextlib
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tagger.results import ResultStore, RunInfo
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable result on standard output.")
 decisions = click.option(
@@ -42,6 +45,16 @@ def say_where_no_decisions(folder: str | None) -> None:
     with contextlib.suppress(OSError):
         if folder is not None and not storage.exists(folder):
             click.echo(f"tagger: no decisions in {folder} yet", err=True)
+
+
+def find_ledger(store: ResultStore, info: RunInfo, wanted: str | None) -> str:
+    """Where the decisions on an OUT lie; says so where a folder that a person or the run named is not there."""
+    from tagger.final import ledger_folder
+
+    folder = ledger_folder(store, info, wanted)
+    if folder != store.default_decisions:
+        say_where_no_decisions(folder)
+    return folder
 
 
 def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tagger.cli.options import Share, decisions, example, say_where_no_decisions
+from tagger.cli.options import Share, decisions, example, find_ledger
 
 if TYPE_CHECKING:
     from tagger.review.queue import Question
@@ -69,7 +69,6 @@ def export_command(
     """
     from tagger.cli.output import open_output
     from tagger.errors import UsageError
-    from tagger.final import ledger_folder
     from tagger.ledger import Ledger
     from tagger.results import ResultStore
     from tagger.review.formats import FORMATS
@@ -79,8 +78,7 @@ def export_command(
         raise UsageError(f"--format {format_name} is not there yet; use --format csv")
     store = ResultStore(out)
     info = store.require_run()
-    ledger = Ledger.read(ledger_folder(store, info, decisions))
-    say_where_no_decisions(decisions)
+    ledger = Ledger.read(find_ledger(store, info, decisions))
     questions = open_questions(store, info, ledger, Selection(attributes, audit, limit))
     exported_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     by_attribute: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from tagger.cli.options import (
     decisions,
     echo_json,
     example,
-    say_where_no_decisions,
+    find_ledger,
 )
 
 if TYPE_CHECKING:
@@ -75,11 +75,13 @@ def similar(
     from tagger.catalog.similar import Catalogue
     from tagger.cli.output import check_outputs
     from tagger.errors import ImageError, UsageError
+    from tagger.results import ResultStore
     from tagger.source.places import PhotoPlaces
 
     check_outputs({"--json": "-" if as_json else None, "--output": output})
     fetch = PhotoPlaces(None, allow_http, allow_private_http)
     catalogue = Catalogue.load(out, bundle=bundle, device=device, decisions=decisions)
+    find_ledger(ResultStore(out), catalogue.info, decisions)
     wanted = parse_where(where, catalogue.schema)
     try:
         photo = fetch(image).data
@@ -96,7 +98,6 @@ def similar(
         click.echo(f"tagger: {note}", err=True)
     if output is None or output != "-":
         click.echo(render(catalogue.schema, answer, language, filtered=bool(wanted)))
-    say_where_no_decisions(decisions)
 
 
 def parse_where(texts: Sequence[str], schema: Schema) -> dict[str, list[str]]:

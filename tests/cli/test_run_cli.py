@@ -126,6 +126,25 @@ def test_decisions_that_are_not_there_are_named(
     assert tagger(*command, "decisions").stderr == "./manifest.tags is complete already; nothing to do.\n"
 
 
+def test_a_ledger_that_was_moved_away_is_missed_by_those_who_show_what_people_said(
+    tagger: Tagger, make_manifest: MakeManifest, dummy_bundle: str, tmp_path: Path, photo_folder: Path
+) -> None:
+    (tmp_path / "ledger").mkdir()
+    ended = tagger("run", make_manifest(4), "--bundle", dummy_bundle, "--decisions", "ledger", "--out", "named")
+    assert ended.code == 0
+    tagger("run", make_manifest(4), "--bundle", dummy_bundle, "--out", "plain")
+    commands = (["export"], ["review", "export"], ["similar"], ["map"])
+    for missing in (False, True):
+        for command in commands:
+            item = [photo_folder / "photo-00.jpg"] if command == ["similar"] else []
+            options = ["--bundle", dummy_bundle] if command == ["similar"] else ["--output", "file"]
+            said = tagger(*command, "named", *item, *options).stderr
+            assert (f"no decisions in {tmp_path / 'ledger'} yet" in said) == missing, said
+            assert "no decisions" not in tagger(*command, "plain", *item, *options).stderr
+        if not missing:
+            (tmp_path / "ledger").rename(tmp_path / "elsewhere")
+
+
 def test_a_folder_whose_name_is_no_text_is_worked_in_but_not_named(
     make_manifest: MakeManifest, dummy_bundle: str, tmp_path: Path
 ) -> None:
