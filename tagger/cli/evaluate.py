@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli.options import allow_http, allow_private_http, as_json, echo_json, example
+from tagger.cli.options import as_json, echo_json, example, web_photos
 from tagger.cli.run import ProgressBar
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ groups = click.option(
 @click.option("--out", required=True, metavar="REPORT_DIR", help="Folder of the report and of the scores behind it.")
 @click.option("--target-precision", type=float, metavar="P", help="0.80 to 0.99 in steps of 0.01. Default: 0.95.")
 @groups
-@allow_http
-@allow_private_http
+@web_photos
 @as_json
 @example("tagger evaluate labels.csv --bundle my-bundle --out report")
 def evaluate(
@@ -112,8 +111,7 @@ def evaluate(
     help="To a bundle of an older version: what unfamiliar photos are told by. Its bundle_id changes, so that photos "
     "are inferred once more.",
 )
-@allow_http
-@allow_private_http
+@web_photos
 @as_json
 @example("tagger calibrate sample.csv --bundle my-bundle --out my-bundle-spring")
 def calibrate(as_json: bool, allow_http: bool, allow_private_http: bool, **options: Any) -> None:

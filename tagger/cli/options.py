@@ -19,10 +19,15 @@ decisions = click.option(
     metavar="DIR",
     help="Ledger of what people decided, shared by many runs. Default: OUT/decisions.",
 )
-allow_http = click.option("--allow-http", is_flag=True, help="Fetch http(s) photos too, from public addresses only.")
-allow_private_http = click.option(
-    "--allow-private-http", is_flag=True, help="Fetch http(s) photos from private addresses as well."
-)
+
+
+def web_photos(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options `--allow-http` and `--allow-private-http`."""
+    public = click.option("--allow-http", is_flag=True, help="Fetch http(s) photos too, from public addresses only.")
+    private = click.option(
+        "--allow-private-http", is_flag=True, help="Fetch http(s) photos from private addresses as well."
+    )
+    return public(private(function))
 
 
 class Share(click.FloatRange):

@@ -8,16 +8,7 @@ from typing import Any
 
 import click
 
-from tagger.cli.options import (
-    Share,
-    allow_http,
-    allow_private_http,
-    as_json,
-    decisions,
-    echo_json,
-    example,
-    say_where_no_decisions,
-)
+from tagger.cli.options import Share, as_json, decisions, echo_json, example, say_where_no_decisions, web_photos
 
 SECONDS_BETWEEN_LINES = 30.0  # of progress where standard error is no terminal
 NOTABLE_UNFAMILIAR = 0.03  # share of the tagged rows; about one photo in a hundred is unfamiliar at home
@@ -54,8 +45,7 @@ NOTABLE_UNFAMILIAR = 0.03  # share of the tagged rows; about one photo in a hund
 @click.option("--max-failed", type=Share(), default=0.05, show_default=True, help="More failed: exit 3.")
 @click.option("--max-churn", type=Share(), help="More tags changed against --reuse than this: exit 3.")
 @click.option("--root", metavar="DIR", help="Refuse local photos outside this folder.")
-@allow_http
-@allow_private_http
+@web_photos
 @click.option("--no-lock", "lock", flag_value=False, default=True, help="Do not keep other runs out of OUT.")
 @click.option("--isolate", is_flag=True, help="Decode in processes of its own: a codec that crashes costs one row.")
 @click.option("--executor", type=click.Choice(["local"]), default="local", help="Where shards are worked on.")

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tagger.cli.options import (
-    allow_http,
-    allow_private_http,
-    as_json,
-    decisions,
-    echo_json,
-    example,
-    find_ledger,
-)
+from tagger.cli.options import as_json, decisions, echo_json, example, find_ledger, web_photos
 
 if TYPE_CHECKING:
     from tagger.catalog.similar import Answer, Catalogue
@@ -46,8 +38,7 @@ if TYPE_CHECKING:
 @click.option("--bundle", metavar="BUNDLE", help="Where the bundle that OUT was made with lies now, if it was moved.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @decisions
-@allow_http
-@allow_private_http
+@web_photos
 @as_json
 @example("tagger similar manifest.tags photo.jpg --where category=dress --output similar.html")
 def similar(
@@ -80,8 +71,9 @@ def similar(
 
     check_outputs({"--json": "-" if as_json else None, "--output": output})
     fetch = PhotoPlaces(None, allow_http, allow_private_http)
-    catalogue = Catalogue.load(out, bundle=bundle, device=device, decisions=decisions)
-    find_ledger(ResultStore(out), catalogue.info, decisions)
+    store = ResultStore(out)
+    ledger = find_ledger(store, store.require_run(), decisions)
+    catalogue = Catalogue.load(out, bundle=bundle, device=device, decisions=ledger)
     wanted = parse_where(where, catalogue.schema)
     try:
         photo = fetch(image).data

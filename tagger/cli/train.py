@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tagger.cli.options import allow_http, allow_private_http, example
+from tagger.cli.options import example, web_photos
 
 
 @click.command()
@@ -125,8 +125,7 @@ from tagger.cli.options import allow_http, allow_private_http, example
     help="Go on from the checkpoints in BUNDLE.work, or throw them away.",
 )
 @click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Threads that read photos.")
-@allow_http
-@allow_private_http
+@web_photos
 @example("tagger train labels.csv --decisions tags/decisions --out my-bundle")
 def train(labels: tuple[str, ...], **options: Any) -> None:
     """Fine-tune a network on LABELS and write a bundle with calibrated confidences.

@@ -144,10 +144,10 @@ def check_folder(folder: str) -> None:
     if not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
     if missing:
-        with contextlib.suppress(FileExistsError):  # another process was quicker
+        with contextlib.suppress(FileExistsError):  # another process was quicker: the folder is its
             os.mkdir(missing)
-        with contextlib.suppress(OSError):
-            os.rmdir(missing)
+            with contextlib.suppress(OSError):  # it is in use already
+                os.rmdir(missing)
 
 
 def make_folder(folder: str) -> None:

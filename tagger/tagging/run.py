@@ -25,7 +25,6 @@ from tagger.errors import (
     IncompleteError,
     Interrupted,
     LockedError,
-    RunKeyError,
     UsageError,
 )
 from tagger.ledger import Ledger
@@ -39,6 +38,7 @@ from tagger.results import ResultStore, RunInfo, RunKey
 from tagger.source.manifest import Manifest, plan_shards, scan_manifest
 from tagger.source.places import PhotoPlaces
 from tagger.tagging.device import default_batch_size, device_of
+from tagger.tagging.identity import absolute, finished, is_complete, plain
 from tagger.tagging.job import Decoder, Job, ShardWork, Sources, look
 from tagger.tagging.options import RunOptions, check_options, check_reuse, default_out
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
@@ -109,19 +109,19 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
         keep=options.keep,
         embeddings=options.embeddings,
         target_precision=target,
-        previous_out=_plain(options.reuse) if options.reuse is not None else None,
+        previous_out=plain(options.reuse) if options.reuse is not None else None,
         compare=tuple(f"{c.attribute.name}={c.column}" for c in comparisons),
     )
-    if options.reuse is not None and not _is_complete(store, key):  # what is complete needs no earlier OUT any more
+    if options.reuse is not None and not is_complete(store, key):  # what is complete needs no earlier OUT any more
         check_reuse(options.reuse, out)
-    if (summary := _finished(store, key)) is not None:
+    if (summary := finished(store, key)) is not None:
         return RunReport(out, summary, already_complete=True)
     if options.lock and not storage.is_remote(out) and storage.is_held(out):  # a lease must be watched: see below
         raise LockedError(_HELD.format(out))
     scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, keep, options.limit))
     with _held(options, out, stop) as lease, contextlib.closing(photos), _decoder(options) as decoder:
         store = ResultStore(out, lease)
-        if (summary := _finished(store, key)) is not None:  # by another run, while this one read the manifest
+        if (summary := finished(store, key)) is not None:  # by another run, while this one read the manifest
             return RunReport(out, summary, already_complete=True)
         job = replace(_job(options, manifest, bundle, key, out, scan.remote_photos), keep=keep, compare=comparisons)
         previous = _previous(options, bundle, key, job, stop)
@@ -194,50 +194,6 @@ def _stoppable(stop: threading.Event, work: Callable[[], _T]) -> _T:
     return result.result()
 
 
-def _plain(reference: str) -> str:
-    """One spelling of a folder, which means the same from any working folder: `previous/` is `/there/previous`."""
-    return reference.rstrip("/") if storage.is_remote(reference) else os.path.abspath(storage.local_path(reference))
-
-
-def _absolute(reference: str) -> str:
-    """A path that means the same from any working folder."""
-    return reference if "://" in reference else os.path.abspath(reference)
-
-
-def _is_complete(store: ResultStore, key: RunKey) -> bool:
-    info = store.read_run()
-    return info is not None and not info.key.differences(key) and store.succeeded()
-
-
-def _finished(store: ResultStore, key: RunKey) -> dict[str, Any] | None:
-    """The summary of an OUT that is complete already; raises `UsageError` where OUT cannot be this run's."""
-    info = store.read_run()
-    if info is not None:
-        _check_key(info.key, key, store.out)
-        return store.read_summary() if store.succeeded() else None
-    try:
-        stray = store.commits()
-    except OSError as error:
-        raise UsageError(f"cannot write to {store.out}: {storage.reason(error)}") from None
-    if stray:
-        raise UsageError(f"{store.out} holds commits of a run but no run.json; choose another --out")
-    return None
-
-
-def _check_key(existing: RunKey, wanted: RunKey, out: str) -> None:
-    names = existing.differences(wanted)
-    if names:
-        pairs = "; ".join(f"{n}: {_short(getattr(existing, n))} there, {_short(getattr(wanted, n))} now" for n in names)
-        raise RunKeyError(f"{out} belongs to another run ({pairs}); write to a new folder with --out NEW --reuse {out}")
-
-
-def _short(value: object) -> str:
-    """A field of the run key for a person: digests by their first digits."""
-    if isinstance(value, tuple):
-        return ", ".join(value) or "none"
-    return "none" if value is None else str(value)[:16] + "…" * (len(str(value)) == 64)
-
-
 @contextlib.contextmanager
 def _held(options: RunOptions, out: str, stop: threading.Event) -> Iterator[storage.Lease | None]:
     """Keep other runs out of OUT; yields what belongs into every write to a store."""
@@ -293,7 +249,7 @@ def _previous(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, stop: 
         key.embeddings,
         by_metadata,
         descriptors=job.describer is not None,
-        folder=storage.parent(_absolute(options.manifest)),
+        folder=storage.parent(absolute(options.manifest)),
     )
     return _stoppable(stop, read)
 
@@ -306,7 +262,7 @@ def _only_decides_again(previous: PreviousRun, key: RunKey, manifest: str) -> bo
     before = previous.info.key
     return (
         previous.scores_reusable
-        and storage.parent(previous.info.manifest) == storage.parent(_absolute(manifest))
+        and storage.parent(previous.info.manifest) == storage.parent(absolute(manifest))
         and before.manifest_digest == key.manifest_digest
         and (before.calibration_id, before.target_precision, before.compare)
         != (key.calibration_id, key.target_precision, key.compare)
@@ -320,8 +276,8 @@ def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, rows: 
             versions[package] = version(package)
     return RunInfo(
         key=key,
-        manifest=_absolute(options.manifest),
-        bundle=_absolute(bundle.folder),
+        manifest=absolute(options.manifest),
+        bundle=absolute(bundle.folder),
         bundle_name=bundle.name,
         schema=bundle.schema,
         calibration=bundle.calibration.to_dict(),
@@ -336,9 +292,9 @@ def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, rows: 
 
 def _ledger_folder(options: RunOptions, store: ResultStore) -> str:
     """Where people's decisions are read; the folder in OUT has one spelling, so that OUT can be moved with it."""
-    if options.decisions is None or _plain(options.decisions) == _plain(store.default_decisions):
+    if options.decisions is None or plain(options.decisions) == plain(store.default_decisions):
         return store.default_decisions
-    return _absolute(options.decisions)
+    return absolute(options.decisions)
 
 
 def _begin(store: ResultStore, info: RunInfo) -> None:

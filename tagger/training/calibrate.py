@@ -135,7 +135,9 @@ def fit_kind_temperatures(logits: npt.NDArray[np.float32], photos: LabelledPhoto
         enough = [
             file for file in sorted(set(photos.sources)) if (labelled & (source == file)).sum() >= MIN_KIND_LABELS
         ]
-        for file in enough if len(enough) > 1 else []:
+        if len(enough) < 2:
+            continue
+        for file in enough:
             rows = source == file
             found.setdefault(file, {})[name] = fit_temperature(logits[rows][:, part], photos.allowed[rows][:, part])
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tagger.errors import ImageError, UsageError
-from tagger.model.bundle import load_bundle
+from tagger.model.bundle import Bundle, load_bundle
 from tagger.model.confidence import target_key
 from tagger.source.decode import decode
 from tagger.source.fetch import Fetcher, mask_uri
@@ -15,7 +15,7 @@ from tagger.source.places import PhotoPlaces
 from tagger.training.data import LabelledPhotos, read_labels
 from tagger.training.evaluate import Figures, evaluate
 from tagger.training.report import ReportHead, markdown, write_report
-from tagger.training.scores import ScoreFunction, check_out
+from tagger.training.scores import PhotoScores, ScoreFunction, check_out
 from tagger.training.sources import choose_rows
 
 FAILURES_EXPLAINED = 20
@@ -53,9 +53,16 @@ def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Fig
     if not labelled.allowed.any():
         raise UsageError(f"no row of {', '.join(examination.labels)} has a label: there is nothing to compare with")
     scores = score(bundle.folder, labelled, examination.out)
+    with contextlib.closing(PhotoPlaces(None, examination.allow_http, examination.allow_private_http)) as fetch:
+        return _report(examination, bundle, target, labelled, scores, fetch)
+
+
+def _report(
+    examination: Examination, bundle: Bundle, target: str, labelled: LabelledPhotos, scores: PhotoScores, fetch: Fetcher
+) -> tuple[Figures, str]:
+    """What `evaluate_bundle` returns, written; raises `UsageError` where none of the photos could be read."""
     ok = scores.ok
-    with contextlib.closing(PhotoPlaces(None, examination.allow_http, examination.allow_private_http)) as places:
-        failures = tuple(explain_failures(labelled.select(~ok), places))
+    failures = tuple(explain_failures(labelled.select(~ok), fetch))
     if not ok.any():
         raise UsageError(
             f"none of the {len(labelled)} photos could be read; the first: {failures[0]['image_uri']}: "
@@ -80,8 +87,7 @@ def evaluate_bundle(examination: Examination, score: ScoreFunction) -> tuple[Fig
         failures=failures,
         unchecked=bundle.calibration.gate.unchecked_kinds(target) if bundle.calibration.gate is not None else {},
     )
-    with contextlib.closing(PhotoPlaces(None, examination.allow_http, examination.allow_private_http)) as places:
-        data = write_report(head, evaluation, photos, places, examination.out)
+    data = write_report(head, evaluation, photos, fetch, examination.out)
     return data, markdown(data, bundle.schema)
 
 

@@ -25,7 +25,7 @@ def fit_gate(
     *,
     temperatures: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Gate | None:
-    """The gate of `photos`; None where they are fewer than 60. It checks no attribute (`with_unchecked`).
+    """The gate of `photos`; None where they are fewer than 60. See `with_unchecked` for the rest of it.
 
     The limit is the 99 % quantile of the distances of these photos to the nearest point of another group: photos of one
     contributor or brand resemble each other more than a new shop's photos will resemble any of them.
