@@ -7,11 +7,13 @@ out, those others are derived again from the stored scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tagger.ledger import Ledger, Verdict
 from tagger.model.confidence import (
@@ -51,7 +53,7 @@ class Subject:
     """A photo or a product whose final tags are asked for."""
 
     item_id: str
-    photos: Sequence[str]  # sha256 of the photo, or of all photos of the product
+    photos: Collection[str]  # sha256 of the item's photos, as `photos_on_hand` has them
     doubts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     # ^ attribute → reasons to have a person look, besides the model's own doubt
 
@@ -61,25 +63,53 @@ def ledger_folder(store: ResultStore, info: RunInfo, wanted: str | None = None) 
     return wanted or info.decisions or store.default_decisions
 
 
+ON_HAND_COLUMNS = ("item_id", "status", "image_sha256")
+"""What `photos_on_hand` reads of `tags/`."""
+
+
+def photos_on_hand(tables: Iterable[pa.Table], ledger: Ledger) -> dict[str, frozenset[str]]:
+    """item_id → sha256 of the photos whose decisions hold tonight, for the items that people decided on.
+
+    These are the photos that could be read. Where another one could not, it may be the very photo that was decided:
+    nobody's word ends with a night on which a server was down, so then all that people decided on the item holds.
+
+    Args:
+        tables: rows of `tags/`, all of an item's photos among them; at least `ON_HAND_COLUMNS`.
+    """
+    decided = pa.array(sorted(ledger.items()), pa.string())
+    photos: dict[str, set[str]] = {}
+    for table in tables:
+        table = table.select(ON_HAND_COLUMNS)
+        for row in table.filter(pc.is_in(table.column("item_id"), decided)).to_pylist():
+            of_item = photos.setdefault(row["item_id"], set())
+            if row["status"] == "ok":
+                of_item.add(row["image_sha256"])
+            else:
+                of_item |= ledger.photos_of_item(row["item_id"])
+    return {item_id: frozenset(of_item) for item_id, of_item in photos.items()}
+
+
 def stored_doubts(
-    item_id: str, image_sha256: str, review_reasons: Sequence[str], info: RunInfo, ledger: Ledger
+    item_id: str, photos: Collection[str], review_reasons: Sequence[str], info: RunInfo, ledger: Ledger
 ) -> dict[str, list[str]]:
     """What sends a photo's tags to review besides its scores: attribute → reasons, from its row in `tags/`.
 
-    A reason without an attribute is said of the whole photo. `photo_changed` ends with a decision on these bytes; where
-    it was only passed on from the attribute that this one hangs on, it is derived again.
+    A reason without an attribute is said of the whole photo. `photo_changed` is as the ledger has it now: it ends with
+    a decision on one of the item's `photos`, and may have begun since the run.
     """
     doubts: dict[str, list[str]] = {}
     for text in review_reasons:
         name, _, reason = text.rpartition(":")
-        settled = reason == PHOTO_CHANGED and not ledger.decided_elsewhere(item_id, image_sha256, name)
-        if (reason not in REASONS or reason in WHOLE_PHOTO) and not settled:
+        if reason != PHOTO_CHANGED and (reason not in REASONS or reason in WHOLE_PHOTO):
             for attribute in [name] if name else info.schema.by_name:
                 doubts.setdefault(attribute, []).append(reason)
+    for name in info.schema.by_name:
+        if ledger.photo_changed(item_id, photos, name):
+            doubts.setdefault(name, []).append(PHOTO_CHANGED)
     return doubts
 
 
-def verdict_of(ledger: Ledger, item_id: str, photos: Sequence[str], attribute: str) -> Verdict | None:
+def verdict_of(ledger: Ledger, item_id: str, photos: Collection[str], attribute: str) -> Verdict | None:
     """What people say of an item's attribute: the word on the photo that was decided last, rejections of all."""
     decided = [sha256 for sha256 in ledger.photos(item_id, attribute) if sha256 in photos]
     found = [v for sha256 in reversed(decided) if (v := ledger.verdict(item_id, sha256, attribute)) is not None]

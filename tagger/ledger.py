@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -65,7 +65,9 @@ class Ledger:
         self._photos: dict[tuple[str, str], list[str]] = {}  # (item_id, attribute) → sha256, last decided last
         for decision in decisions:
             self._add(decision)
-        self._items = frozenset(item_id for item_id, _ in self._photos)
+        self._photos_of_item: dict[str, set[str]] = {}
+        for (item_id, _), photos in self._photos.items():
+            self._photos_of_item.setdefault(item_id, set()).update(photos)
 
     @classmethod
     def read(cls, *folders: str) -> Ledger:
@@ -117,13 +119,13 @@ class Ledger:
         decided = self.photos(item_id, attribute)
         return bool(decided) and not any(sha256 in photos for sha256 in decided)
 
-    def decided_elsewhere(self, item_id: str, image_sha256: str, attribute: str) -> bool:
-        """Whether a person decided this attribute for other bytes of the item, and not for these."""
-        return self.photo_changed(item_id, (image_sha256,), attribute)
+    def photos_of_item(self, item_id: str) -> Set[str]:
+        """sha256 of the item's photos on which a decision about any attribute holds."""
+        return self._photos_of_item.get(item_id, frozenset())
 
-    def items(self) -> frozenset[str]:
+    def items(self) -> Set[str]:
         """The items on which a decision holds."""
-        return self._items
+        return self._photos_of_item.keys()
 
     def verdicts(self) -> Mapping[TagKey, Verdict]:
         """Every tag on which a decision holds."""

@@ -3,8 +3,8 @@
 Scores of an item's photos are pooled (`model/pooling.py`) and decided as one photo's are. Photos that are each accepted
 with another value disagree, which sends the tag to review, and so does a shop's own word that contradicts it
 (`compare.py`). A photo unlike all that the bundle was checked on (a size chart, a label) is left out where the item has
-another. What a person decided for any photo of the item holds for the item; where people decided only on photos that
-the item no longer has, the tag goes to review as `photo_changed`.
+another. What a person decided for any photo of the item holds for the item, also on a night on which that photo cannot
+be read; where people decided only on photos that the item no longer has, the tag goes to review as `photo_changed`.
 
 Rows are spread over buckets on disk by a hash of the item id, so that memory holds one bucket, however many items.
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger.compare import OTHER, Comparison, columns_read, parse_comparisons, sure_enough
-from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags, listed_reasons
+from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags, listed_reasons, photos_on_hand
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
     ACCEPTED,
@@ -172,7 +172,8 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
         columns[f"{name}_decision"] = [DECISIONS[decision[i]] if seen[i] else None for i in range(n)]
         columns[f"{name}_disagreement"] = disagreement.tolist()
     if ledger:
-        photos_of = _photos_of(table, group, ok, item_ids, ledger)
+        on_hand = photos_on_hand([table], ledger)
+        photos_of = {i: on_hand[item_id] for i, item_id in enumerate(item_ids) if item_id in on_hand}
         chosen = list(photos_of)
         subjects = [
             Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, reasons[i], contradicted, ledger))
@@ -181,7 +182,7 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
         of_chosen = Sight(sight.kind[chosen], sight.unfamiliar[chosen]) if sight is not None else None
         finals = final_tags(pooled[chosen], subjects, info, ledger, of_chosen)
         for item, final in zip(chosen, finals, strict=True):
-            _overlay(columns, reasons, item, final)
+            _overlay(columns, reasons, item, final if seen[item] else _of_people_alone(final, schema))
     columns["needs_review"] = [bool(listed) for listed in reasons]
     columns["review_reasons"] = reasons
     arrow = product_schema(schema)
@@ -299,22 +300,9 @@ def _contradicted(
     return result
 
 
-def _photos_of(
-    table: pa.Table, group: npt.NDArray[Any], ok: npt.NDArray[np.bool_], item_ids: Sequence[str], ledger: Ledger
-) -> dict[int, list[str]]:
-    """Item number → sha256 of its photos, for the items that a person decided on."""
-    decided = ledger.items()
-    wanted = np.array([item_id in decided for item_id in item_ids])
-    photos: dict[int, list[str]] = {}
-    sha256 = table.column("image_sha256")
-    for row in np.flatnonzero(ok & wanted[group]):
-        photos.setdefault(int(group[row]), []).append(sha256[int(row)].as_py())
-    return photos
-
-
 def _doubts(
     i: int,
-    photos: Sequence[str],
+    photos: Collection[str],
     columns: dict[str, Any],
     reasons: Sequence[str],
     contradicted: Mapping[str, npt.NDArray[np.bool_]],
@@ -332,10 +320,21 @@ def _doubts(
     return doubts
 
 
-def _overlay(columns: dict[str, Any], reasons: list[list[str]], i: int, tags: dict[str, FinalTag]) -> None:
-    """Put the final tags of product number `i` in the place of the model's."""
+def _of_people_alone(tags: Mapping[str, FinalTag], schema: Schema) -> dict[str, FinalTag | None]:
+    """What people said of a product without a photo that could be read; None where only the model could say more."""
+    result: dict[str, FinalTag | None] = {}
     for name, tag in tags.items():
+        parent = schema.by_name[name].parent
+        excluded = parent is not None and tags[parent].human and tag.value is None
+        result[name] = replace(tag, confidence=None) if tag.human or excluded else None
+    return result
+
+
+def _overlay(columns: dict[str, Any], reasons: list[list[str]], i: int, tags: Mapping[str, FinalTag | None]) -> None:
+    """Put the final tags of product number `i` in the place of the model's."""
+    final = {name: tag for name, tag in tags.items() if tag is not None}
+    for name, tag in final.items():
         columns[name][i] = tag.value
         columns[f"{name}_confidence"][i] = tag.confidence
         columns[f"{name}_decision"][i] = tag.decision
-    reasons[i] = listed_reasons(tags)
+    reasons[i] = listed_reasons(final)

@@ -187,17 +187,17 @@ def test_a_changed_photo_is_a_doubt_until_its_own_bytes_are_decided(
     decision: Decision | None, left: dict[str, list[str]]
 ) -> None:
     stored = ["category:photo_changed", "sleeve:photo_changed", "colour:low_confidence"]
-    assert stored_doubts("1", "a", stored, run_info(), ledger(*[decision] if decision else [])) == left
+    assert stored_doubts("1", ("a",), stored, run_info(), ledger(*[decision] if decision else [])) == left
 
 
 def test_a_doubt_about_the_whole_photo_is_one_about_every_attribute() -> None:
-    doubts = stored_doubts("1", "a", ["unfamiliar_photo"], run_info(), ledger())
+    doubts = stored_doubts("1", ("a",), ["unfamiliar_photo"], run_info(), ledger())
     assert doubts == {name: ["unfamiliar_photo"] for name in ("category", "colour", "sleeve")}
 
 
 def test_what_scores_decide_is_derived_again_and_no_doubt_of_its_own() -> None:
     stored = ["colour:low_confidence", "sleeve:no_threshold"]
-    assert stored_doubts("1", "a", stored, run_info(), ledger()) == {}
+    assert stored_doubts("1", ("a",), stored, run_info(), ledger()) == {}
 
 
 def test_the_ledger_is_the_one_asked_for_else_the_runs_else_the_one_in_out(tmp_path: Path) -> None:

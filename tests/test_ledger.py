@@ -89,7 +89,7 @@ def test_clear_is_as_if_nobody_had_said_a_word() -> None:
 def test_new_bytes_are_a_changed_photo_and_further_photos_are_not() -> None:
     ledger = Ledger([decided("set", "blue", photo="old")])
     assert ledger.photo_changed("1", ["new"], "colour")
-    assert ledger.decided_elsewhere("1", "new", "colour")
+    assert ledger.photos_of_item("1") == {"old"}
     assert not ledger.photo_changed("1", ["old", "another"], "colour")
     assert not ledger.photo_changed("1", ["new"], "pattern")
     assert not ledger.photo_changed("2", ["new"], "colour")

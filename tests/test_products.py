@@ -149,6 +149,24 @@ def test_a_product_whose_decided_photo_is_gone_goes_to_review(tmp_path: Path) ->
     assert (rows["2"]["colour"], rows["2"]["review_reasons"]) == ("green", [])
 
 
+def test_a_persons_word_outlives_a_night_on_which_the_photo_cannot_be_read(tmp_path: Path) -> None:
+    words = [word("set", "colour", "green", item=item, photo="decided") for item in ("1", "2", "3")]
+    rows = products(tmp_path, [("1", "b", RED), ("1", None, {}), ("2", None, {}), ("3", "b", RED)], *words)
+    assert (rows["1"]["colour"], rows["1"]["colour_decision"], rows["1"]["review_reasons"]) == ("green", "accepted", [])
+    assert (rows["2"]["colour"], rows["2"]["colour_decision"], rows["2"]["n_ok"]) == ("green", "accepted", 0)
+    assert rows["2"]["colour_confidence"] is None
+    assert (rows["2"]["category"], rows["2"]["category_decision"], rows["2"]["needs_review"]) == (None, None, False)
+    assert rows["3"]["review_reasons"] == ["colour:photo_changed"]
+
+
+@pytest.mark.parametrize(("category", "decision"), [("shoes", "not_applicable"), ("top", None)])
+def test_without_a_photo_only_what_follows_from_a_persons_word_is_known(
+    tmp_path: Path, category: str, decision: str | None
+) -> None:
+    row = products(tmp_path, [("1", None, {})], word("set", "category", category, photo="decided"))["1"]
+    assert (row["category"], row["sleeve"], row["sleeve_decision"]) == (category, None, decision)
+
+
 def test_a_rejected_value_is_not_the_products(tmp_path: Path) -> None:
     row = products(tmp_path, [("1", "a", RED), ("1", "b", RED)], word("reject", "colour", "red", photo="b"))["1"]
     assert (row["colour"], row["review_reasons"]) == ("blue", ["colour:low_confidence"])

@@ -1,8 +1,8 @@
 """What a person should look at: the open questions of an OUT.
 
 A question is one tag of one photo whose final value is in review: the model is in doubt, the photo is not the one that
-was decided, or the photos of a product disagree. Tags that a person decided for these very bytes are no question any
-more, rejected values are never suggested, and attributes that hang on a decided one are derived again first.
+was decided, or the photos of a product disagree. Tags that a person decided for any photo that the item has are no
+question any more, rejected values are never suggested, and attributes that hang on a decided one are derived again.
 
 The order is that of work in blocks: by attribute in schema order (the category first, since its answer settles
 others), by predicted value, the most uncertain first. Uncertainty is the margin between the two most probable values
@@ -19,7 +19,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, NamedTuple
@@ -32,7 +32,16 @@ import pyarrow.compute as pc
 from tagger import storage
 from tagger.compare import parse_comparisons
 from tagger.errors import UsageError
-from tagger.final import DISAGREEMENT, FinalTag, Subject, final_tags, stored_doubts
+from tagger.final import (
+    DISAGREEMENT,
+    ON_HAND_COLUMNS,
+    FinalTag,
+    Subject,
+    final_tags,
+    photos_on_hand,
+    stored_doubts,
+    verdict_of,
+)
 from tagger.ledger import Ledger
 from tagger.model.confidence import Calibration, probabilities
 from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix, read_parquet
@@ -96,9 +105,10 @@ def open_questions(store: ResultStore, info: RunInfo, ledger: Ledger, selection:
         compared = dict.fromkeys(f"manifest_{c.column}" for c in parse_comparisons(info.key.compare, info.schema))
         columns = [*_COLUMNS, *compared, *([DESCRIPTOR_COLUMN] if info.descriptors else [])]
         columns += [*(f"{name}{suffix}" for name in wanted for suffix in ("", "_confidence", "_decision"))]
+        on_hand = photos_on_hand(store.parts(ON_HAND_COLUMNS), ledger) if ledger else {}
         for table in store.parts(columns):
-            part = _Part.of(table, info, ledger)
-            found = [c for name in wanted for c in _candidates(part, name, disagreeing[name], selection.audit, ledger)]
+            part = _Part.of(table, info, ledger, on_hand)
+            found = [c for name in wanted for c in _candidates(part, name, disagreeing[name], selection.audit)]
             lines.add(part, found, _keys(part, found, info))
         yield from lines.in_order()
 
@@ -121,6 +131,7 @@ class _Part:
     table: pa.Table
     info: RunInfo
     ledger: Ledger
+    on_hand: Mapping[str, frozenset[str]]  # item_id → sha256 of its photos, where people decided anything on it
     item_ids: list[str]
     shas: list[str]
     reasons: list[list[str]]  # of the model, as tags/ holds them
@@ -128,24 +139,27 @@ class _Part:
     decided: dict[int, dict[str, FinalTag]]  # row → final tags, where people decided anything on the item
 
     @classmethod
-    def of(cls, table: pa.Table, info: RunInfo, ledger: Ledger) -> _Part:
+    def of(cls, table: pa.Table, info: RunInfo, ledger: Ledger, on_hand: Mapping[str, frozenset[str]]) -> _Part:
         table = table.filter(pc.equal(table.column("status"), "ok")).combine_chunks()
         item_ids, shas = table.column("item_id").to_pylist(), table.column("image_sha256").to_pylist()
         reasons = table.column("review_reasons").to_pylist()
         scores = pc.list_flatten(table.column("scores")).to_numpy().astype(np.float32)
         logits = scores.reshape(table.num_rows, info.schema.n_scores)
         calibration = Calibration.from_dict(info.calibration)
-        known = ledger.items()
-        rows = [i for i, item_id in enumerate(item_ids) if item_id in known]
-        doubts = [stored_doubts(item_ids[i], shas[i], reasons[i], info, ledger) for i in rows]
-        subjects = [Subject(item_ids[i], (shas[i],), doubt) for i, doubt in zip(rows, doubts, strict=True)]
+        rows = [i for i, item_id in enumerate(item_ids) if item_id in on_hand]
+        photos = [on_hand[item_ids[i]] for i in rows]
+        doubts = [
+            stored_doubts(item_ids[i], of_item, reasons[i], info, ledger)
+            for i, of_item in zip(rows, photos, strict=True)
+        ]
+        subjects = [Subject(item_ids[i], of_item, d) for i, of_item, d in zip(rows, photos, doubts, strict=True)]
         kind = sight = None
         if calibration.gate is not None and info.descriptors:
             described = list_matrix(table.column(DESCRIPTOR_COLUMN), calibration.gate.length)
             kind, sight = calibration.gate.kind_of(described), calibration.gate.see(described[rows])
         p = probabilities(logits, info.schema, calibration, kind)
         tags = final_tags(logits[rows], subjects, info, ledger, sight)
-        return cls(table, info, ledger, item_ids, shas, reasons, p, dict(zip(rows, tags, strict=True)))
+        return cls(table, info, ledger, on_hand, item_ids, shas, reasons, p, dict(zip(rows, tags, strict=True)))
 
     @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
@@ -159,7 +173,8 @@ class _Part:
 
     def rejected(self, row: int, attribute: str) -> frozenset[str]:
         """Values that people ruled out for this tag."""
-        verdict = self.ledger.verdict(self.item_ids[row], self.shas[row], attribute)
+        item_id = self.item_ids[row]
+        verdict = verdict_of(self.ledger, item_id, self.on_hand.get(item_id, ()), attribute)
         return verdict.rejected if verdict is not None else frozenset()
 
     def question(self, candidate: _Candidate) -> Question:
@@ -192,9 +207,7 @@ class _Part:
         return word
 
 
-def _candidates(
-    part: _Part, name: str, disagreeing: frozenset[str], audit: float, ledger: Ledger
-) -> Iterator[_Candidate]:
+def _candidates(part: _Part, name: str, disagreeing: frozenset[str], audit: float) -> Iterator[_Candidate]:
     """The questions of one attribute in one part."""
     attribute = part.info.schema.attribute(name)
     values, confidences, decisions = (
@@ -213,7 +226,7 @@ def _candidates(
             margin = _margin_without(part.p[name][i], attribute.value_names, part.rejected(i, name))
         elif decision == "review":
             reasons = _reasons_of(name, part.reasons[i])
-        if decision in ("accepted", "review") and item_id in disagreeing and not _settled(ledger, item_id, name):
+        if decision in ("accepted", "review") and item_id in disagreeing:
             decision = "review"
             reasons = reasons if DISAGREEMENT in reasons else (*reasons, DISAGREEMENT)
         if decision == "accepted" and sampled[i]:
@@ -227,12 +240,6 @@ def _reasons_of(name: str, reasons: Sequence[str]) -> tuple[str, ...]:
     prefix = f"{name}:"
     own = tuple(reason.removeprefix(prefix) for reason in reasons if reason.startswith(prefix))
     return own or tuple(reason for reason in reasons if ":" not in reason)
-
-
-def _settled(ledger: Ledger, item_id: str, attribute: str) -> bool:
-    """Whether people said of any photo of the item what this attribute is."""
-    verdicts = (ledger.verdict(item_id, sha256, attribute) for sha256 in ledger.photos(item_id, attribute))
-    return any(verdict is not None and verdict.action is not None for verdict in verdicts)
 
 
 def _margins(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

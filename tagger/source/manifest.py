@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, count, islice
 
@@ -163,14 +163,23 @@ class ManifestScan:
     rows: int
     shard_digests: tuple[bytes, ...]
     remote_photos: bool = False  # whether some photo lies elsewhere than on this machine
+    spread: frozenset[str] = frozenset()  # the watched items with rows in several shards
 
 
-def scan_manifest(manifest: Manifest, shard_size: int, keep: Sequence[str], limit: int | None) -> ManifestScan:
-    """The checking pass over every row; raises `ManifestError` for a bad one, or where there is none."""
+def scan_manifest(
+    manifest: Manifest, shard_size: int, keep: Sequence[str], limit: int | None, watched: Set[str] = frozenset()
+) -> ManifestScan:
+    """The checking pass over every row; raises `ManifestError` for a bad one, or where there is none.
+
+    Args:
+        watched: items of which to learn whether they have rows in several shards.
+    """
     _check_keep(manifest, keep)
     digests: list[bytes] = []
     digest = _ShardDigest()
     rows = 0
+    shard_of: dict[str, int] = {}  # the first one in which a watched item stands
+    spread: set[str] = set()
     remote = storage.is_remote(manifest.folder)
     for block in manifest._blocks(keep, limit):
         start, n = 0, len(block.item_ids)
@@ -179,6 +188,9 @@ def scan_manifest(manifest: Manifest, shard_size: int, keep: Sequence[str], limi
             end = min(n, start + shard_size - rows % shard_size)
             part = slice(start, end)
             digest.add(block.item_ids[part], block.image_uris[part], [cells[part] for cells in block.extras])
+            for item_id in watched & set(block.item_ids[part]) if watched else ():
+                if shard_of.setdefault(item_id, len(digests)) != len(digests):
+                    spread.add(item_id)
             rows, start = rows + end - start, end
             if rows % shard_size == 0:
                 digests.append(digest.value())
@@ -193,7 +205,7 @@ def scan_manifest(manifest: Manifest, shard_size: int, keep: Sequence[str], limi
         raise unreadable(manifest.reference, error) from None
     if not unchanged:
         raise changed(manifest.reference, "since it was opened")
-    return ManifestScan(rows, tuple(digests), remote)
+    return ManifestScan(rows, tuple(digests), remote, frozenset(spread))
 
 
 def plan_shards(

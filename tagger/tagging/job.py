@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -141,6 +141,7 @@ class Sources:
     look: Callable[[str, str], Outcome]  # a photo's full place and its text in the manifest → what is found
     ledger: Ledger
     previous: PreviousRun | None = None
+    spread: Set[str] = frozenset()  # items that people decided on whose photos lie in several shards
 
 
 class ShardWork:
@@ -268,7 +269,7 @@ def finish_shard(job: Job, store: ResultStore, work: ShardWork, sources: Sources
     unfamiliar = sum(UNFAMILIAR_PHOTO in listed for listed in reasons)
     compared, unknown_words = _compare(job, work, ok, decided, reasons)
     if sources.ledger:
-        _mark_changed_photos(job, work, ok, sources.ledger, decided, reasons)
+        _mark_changed_photos(job, work, ok, sources.ledger, sources.spread, decided, reasons)
     table = _table(job, work, ok, decided, reasons)
     churn = previous.churn([item.item_id for item in items], table) if previous is not None else (0, 0)
     failed = Counter(error.kind for slot in work.slot_of_row if (error := work.errors[slot]) is not None)
@@ -351,20 +352,24 @@ def _mark_changed_photos(
     work: ShardWork,
     ok: npt.NDArray[np.bool_],
     ledger: Ledger,
+    spread: Set[str],
     decided: dict[str, AttributeDecisions],
     reasons: list[list[str]],
 ) -> None:
     """A tag that a person decided on other bytes of the item goes to review, and with it what hangs on it.
 
-    Bytes that still stand beside the decided ones are another photo of the item, not a changed one.
+    Bytes that still stand beside the decided ones are another photo of the item, not a changed one. So nothing is said
+    of an item with photos in other shards, or with one that could not be read: the decided bytes may be there. Products
+    and review, which see all rows, have the last word.
     """
     known = ledger.items()
     rows_of_item: dict[str, list[int]] = {}
-    for i in np.flatnonzero(ok).tolist():
-        item_id = work.shard.items[i].item_id
-        if item_id in known:
-            rows_of_item.setdefault(item_id, []).append(i)
+    for i, item in enumerate(work.shard.items):
+        if item.item_id in known and item.item_id not in spread:
+            rows_of_item.setdefault(item.item_id, []).append(i)
     for item_id, rows in rows_of_item.items():
+        if not ok[rows].all():
+            continue
         photos = {facts.sha256 for i in rows if (facts := work.facts[work.slot_of_row[i]]) is not None}
         changed: set[str] = set()
         for attribute in job.schema.attributes:

@@ -118,7 +118,8 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
         return RunReport(out, summary, already_complete=True)
     if options.lock and not storage.is_remote(out) and storage.is_held(out):  # a lease must be watched: see below
         raise LockedError(_HELD.format(out))
-    scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, keep, options.limit))
+    ledger = Ledger.read(_ledger_folder(options, store))
+    scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, keep, options.limit, ledger.items()))
     with _held(options, out, stop) as lease, contextlib.closing(photos), _decoder(options) as decoder:
         store = ResultStore(out, lease)
         if (summary := finished(store, key)) is not None:  # by another run, while this one read the manifest
@@ -128,12 +129,11 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
         if previous is not None and _only_decides_again(previous, key, options.manifest):
             job = replace(job, decide_again_only=True)
         info = _run_info(options, bundle, key, job, scan.rows, store)
-        ledger = Ledger.read(info.decisions)
         decoding = threading.BoundedSemaphore(max(2, len(os.sched_getaffinity(0))))
         looking = partial(
             look, job=job, fetch=photos, probe=photos.probe, previous=previous, decoding=decoding, decoder=decoder
         )
-        sources = Sources(looking, ledger, previous)
+        sources = Sources(looking, ledger, previous, scan.spread)
         _begin(store, info)
         try:
             commits = _whole_commits(store, stop)

@@ -190,6 +190,22 @@ def test_other_photos_of_a_decided_product_are_not_changed_ones(own_shop: Shop) 
     assert not [line for line in tonight.review() if "photo_changed" in line["reason"]]
 
 
+def test_what_was_decided_on_one_photo_is_not_asked_about_another(shop: Shop) -> None:
+    def asked() -> list[dict[str, str]]:
+        return [line for line in shop.review("--audit", "1") if line["item_id"] == "several"]
+
+    first = asked()
+    photos = {line["image_sha256"] for line in first if line["attribute"] == "category"}
+    assert len(photos) > 1
+    shop.apply([next(line for line in first if line["attribute"] == "category") | {"value": "shirt"}])
+    left = asked()
+    assert "category" not in {line["attribute"] for line in left}
+    assert photos == {line["image_sha256"] for line in left if line["attribute"] == "colour"}
+    assert not {line["attribute"] for line in left} & {
+        a.name for a in SCHEMA.attributes if "shirt" not in a.parent_values and a.parent
+    }
+
+
 def test_without_an_option_the_ledger_is_the_one_the_run_read(own_shop: Shop, tmp_path: Path) -> None:
     shop = own_shop
     line = shop.review()[0]

@@ -731,6 +731,37 @@ def test_a_second_photo_of_a_decided_item_is_not_a_changed_one(shop: Shop) -> No
     assert shop.rows(shop.folder / "again") == expected
 
 
+def test_an_items_photos_in_other_shards_are_no_changed_ones(shop: Shop) -> None:
+    shop.bundle = shop.save_bundle("lenient", threshold=0.0)
+    shop.stock(6)
+    shop.write([(("one", "two", "gone")[i % 3], uri) for i, (_, uri) in enumerate(shop.items)])
+    shop.run(shard_size=2)
+    expected = shop.rows()
+    decide(shop, "one", expected[0]["image_sha256"], "category")
+    decide(shop, "two", expected[4]["image_sha256"], "colour", "red", 1)
+    decide(shop, "gone", "ab" * 32, "colour", "red", 2)
+    shop.run(out=shop.folder / "again", shard_size=2, decisions=shop.folder / "ledger")
+    assert shop.rows(shop.folder / "again") == expected
+    reasons = {product["item_id"]: product["review_reasons"] for product in shop.products(shop.folder / "again")}
+    assert "colour:photo_changed" in reasons["gone"]  # products see all of its photos
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_photo_that_cannot_be_read_tonight_is_no_changed_one(shop: Shop, broken: int) -> None:
+    shop.stock(3)
+    shop.write([("one", uri) for _, uri in shop.items])
+    shop.run()
+    rows = shop.rows()
+    decide(shop, "one", rows[broken]["image_sha256"], "colour", "red")
+    (shop.folder / rows[broken]["image_uri"]).unlink()
+    shop.run(out=shop.folder / "again", decisions=shop.folder / "ledger", max_failed=1.0)
+    again = shop.rows(shop.folder / "again")
+    assert [row["status"] for row in again].count("failed") == 1
+    assert not any(photo_changed(row) for row in again)
+    (product,) = shop.products(shop.folder / "again")
+    assert (product["colour"], product["colour_decision"]) == ("red", "accepted")
+
+
 def test_a_damaged_ledger_is_refused_before_anything_is_written(shop: Shop) -> None:
     shop.stock(3)
     (shop.folder / "ledger").mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -15,7 +15,15 @@ import pyarrow.compute as pc
 from tagger import storage
 from tagger.catalog.export.gallery import Card, GallerySummary, Tag, thumbnail, write_gallery
 from tagger.errors import ImageError
-from tagger.final import FinalTag, Subject, final_tags, listed_reasons, stored_doubts
+from tagger.final import (
+    ON_HAND_COLUMNS,
+    FinalTag,
+    Subject,
+    final_tags,
+    listed_reasons,
+    photos_on_hand,
+    stored_doubts,
+)
 from tagger.ledger import Ledger
 from tagger.model.confidence import Calibration, see
 from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo
@@ -57,12 +65,12 @@ def gallery_summary(store: ResultStore, info: RunInfo, ledger: Ledger, shown: in
 
 def _review_since(store: ResultStore, info: RunInfo, ledger: Ledger) -> int:
     """How many more rows than the run counted need review since people decided; below zero: fewer."""
-    if not ledger.items():
+    if not ledger:
         return 0
-    change, decided = 0, pa.array(sorted(ledger.items()), pa.string())
+    change, decided, on_hand = 0, pa.array(sorted(ledger.items()), pa.string()), _on_hand(store, ledger)
     for table in store.parts([*_COLUMNS, *_tag_columns(info)]):
         for row in table.filter(pc.is_in(table.column("item_id"), decided)).to_pylist():
-            change += bool(_tags(row, info, ledger)[1]) - bool(row["review_reasons"])
+            change += bool(_tags(row, info, ledger, on_hand)[1]) - bool(row["review_reasons"])
     return change
 
 
@@ -80,10 +88,10 @@ def gallery_cards(
         fetch: gives the photos; one that cannot be had, or has other bytes by now, leaves its card without a picture.
         language: of the labels, 'en' or 'ko'.
     """
-    folder = storage.parent(info.manifest) or "."
+    folder, on_hand = storage.parent(info.manifest) or ".", _on_hand(store, ledger)
     for table in store.parts([*_COLUMNS, *_tag_columns(info)]):
         for row in table.slice(0, limit).to_pylist():
-            tags, reasons = _tags(row, info, ledger)
+            tags, reasons = _tags(row, info, ledger, on_hand)
             yield Card(
                 item_id=row["item_id"],
                 row=row["row"],
@@ -100,14 +108,21 @@ def gallery_cards(
             return
 
 
-def _tags(row: dict[str, Any], info: RunInfo, ledger: Ledger) -> tuple[dict[str, FinalTag], tuple[str, ...]]:
+def _on_hand(store: ResultStore, ledger: Ledger) -> dict[str, frozenset[str]]:
+    return photos_on_hand(store.parts(ON_HAND_COLUMNS), ledger) if ledger else {}
+
+
+def _tags(
+    row: dict[str, Any], info: RunInfo, ledger: Ledger, on_hand: Mapping[str, frozenset[str]]
+) -> tuple[dict[str, FinalTag], tuple[str, ...]]:
     """(final tags, reasons for review) of a row; none where it failed."""
     if row["status"] != "ok":
         return {}, ()
-    item_id, sha256, reasons = row["item_id"], row["image_sha256"], row["review_reasons"]
-    if item_id in ledger.items():
+    item_id, reasons = row["item_id"], row["review_reasons"]
+    if item_id in on_hand:
+        photos = on_hand[item_id]
         scores = np.array(row["scores"], np.float32)
-        subject = Subject(item_id, (sha256,), stored_doubts(item_id, sha256, reasons, info, ledger))
+        subject = Subject(item_id, photos, stored_doubts(item_id, photos, reasons, info, ledger))
         sight = None
         if info.descriptors:
             descriptor = np.array(row[DESCRIPTOR_COLUMN], np.float32)

@@ -6,7 +6,7 @@ order. What people decided is laid over it: a value that a person set has probab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger.errors import UsageError
-from tagger.final import verdict_of
+from tagger.final import ON_HAND_COLUMNS, photos_on_hand, verdict_of
 from tagger.ledger import Ledger
 from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, Calibration, Kinds, applies, kind_of, probabilities
 from tagger.products import combine_products, pool_photos
@@ -54,9 +54,9 @@ def read_points(store: ResultStore, info: RunInfo, ledger: Ledger) -> Points:
     """One point per item_id with at least one committed photo, in the order of the manifest."""
     store = store.as_of_now()
     photos = _read_photos(store, info)
-    photos_of = _photos_of_decided(photos, ledger)
+    on_hand = photos_on_hand(store.parts(ON_HAND_COLUMNS), ledger) if ledger else {}
     chances = probabilities(photos.pooled, info.schema, Calibration.from_dict(info.calibration), photos.kind)
-    human = _lay_decisions_over(chances, photos_of, photos.item_ids, info.schema, ledger)
+    human = _lay_decisions_over(chances, on_hand, photos.item_ids, info.schema, ledger)
     best, confidence, decision = _final_tags(store, info, ledger, photos.item_ids)
     return Points(
         schema=info.schema,
@@ -122,8 +122,6 @@ class _Photos:
     sha256: list[str]
     pooled: Floats  # (items, n_scores) uncalibrated; of an item with one photo exactly that photo's
     kind: Kinds | None  # (items,), what the gate says of them; None without a gate
-    item_of: npt.NDArray[np.int64]  # (photos,)
-    photo_sha256: list[str]  # (photos,)
 
 
 def _read_photos(store: ResultStore, info: RunInfo) -> _Photos:
@@ -135,7 +133,7 @@ def _read_photos(store: ResultStore, info: RunInfo) -> _Photos:
         for table in store.parts(["item_id", "image_uri", "status", "image_sha256", "scores", *described])
     ]
     if not sum(part.num_rows for part in parts):
-        return _Photos([], [], [], np.zeros((0, info.schema.n_scores), np.float32), None, np.zeros(0, np.int64), [])
+        return _Photos([], [], [], np.zeros((0, info.schema.n_scores), np.float32), None)
     table = pa.concat_tables(parts)
     items = table.column("item_id").combine_chunks().dictionary_encode()
     item_of = items.indices.to_numpy().astype(np.int64)
@@ -157,37 +155,26 @@ def _read_photos(store: ResultStore, info: RunInfo) -> _Photos:
         sha256=shown.column("image_sha256").to_pylist(),
         pooled=pool.logits,
         kind=kind_of(pool.sight),
-        item_of=item_of,
-        photo_sha256=table.column("image_sha256").to_pylist(),
     )
 
 
 # -- a person's word over the model's ------------------------------------------------------------------------------
 
 
-def _photos_of_decided(photos: _Photos, ledger: Ledger) -> dict[int, list[str]]:
-    """item number → sha256 of its photos, for the items that people decided on."""
-    decided = ledger.items()
-    found: dict[int, list[str]] = {}
-    if decided:
-        for item, sha256 in zip(photos.item_of.tolist(), photos.photo_sha256, strict=True):
-            if photos.item_ids[item] in decided:
-                found.setdefault(item, []).append(sha256)
-    return found
-
-
 def _lay_decisions_over(
     chances: dict[str, npt.NDArray[np.float64]],
-    photos_of: dict[int, list[str]],
+    on_hand: Mapping[str, frozenset[str]],
     item_ids: Sequence[str],
     schema: Schema,
     ledger: Ledger,
 ) -> npt.NDArray[np.bool_]:
     """Change `chances` where people decided; returns which values are theirs, (n, attributes)."""
     human = np.zeros((len(item_ids), len(schema.attributes)), bool)
-    for item, photos in photos_of.items():
+    for item, item_id in enumerate(item_ids):
+        if item_id not in on_hand:
+            continue
         for column, attribute in enumerate(schema.attributes):
-            verdict = verdict_of(ledger, item_ids[item], photos, attribute.name)
+            verdict = verdict_of(ledger, item_id, on_hand[item_id], attribute.name)
             if verdict is None:
                 continue
             block = chances[attribute.name][item]
