@@ -95,6 +95,8 @@ def status(out: str, as_json: bool) -> None:
     click.echo(f"{out}: {state['state']}, {state['rows_committed']:,} rows in {state['shards_committed']} shards")
     if state["summary"]:
         click.echo(render_summary(out, state["summary"]))
+        if state["state"] != "complete" and state["summary"].get("held_back"):
+            click.echo(f"held back: {state['summary']['held_back']}")
 
 
 def render_summary(out: str, summary: dict[str, Any]) -> str:

@@ -148,8 +148,10 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
             ledger = Ledger.read(info.decisions)  # again: what people decided meanwhile is theirs to see
             store.write_products(combine_products(store, info, ledger, checkpoint, PRODUCT_ROWS_IN_MEMORY))
             summary = summarise(store, scan.rows, before, time.monotonic() - started)
+            summary["held_back"] = brake(summary, options, out)
             store.write_summary(summary)
-            brake(summary, options, out)
+            if summary["held_back"] is not None:
+                raise BrakeError(summary["held_back"])
             store.write_success()
         except Interrupted:
             raise Interrupted(f"interrupted; {_committed(store, scan.rows)}the same command goes on") from None

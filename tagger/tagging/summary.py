@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Protocol
 
-from tagger.errors import BrakeError, IncompleteError
+from tagger.errors import IncompleteError
 from tagger.results import ResultStore
 
 UNKNOWN_WORDS = 10  # of the shop, listed in the summary of a comparison
@@ -80,11 +80,11 @@ class Brakes(Protocol):
     def max_churn(self) -> float | None: ...
 
 
-def brake(summary: dict[str, Any], options: Brakes, out: str) -> None:
-    """Raises `BrakeError` where a complete run must not count: too few rows, too many failures or changes."""
+def brake(summary: dict[str, Any], options: Brakes, out: str) -> str | None:
+    """Why a complete run must not count: too few rows, too many failures or changes; None where it counts."""
     if summary["rows"] < options.min_rows:
         limited = f" with --limit {options.limit:,}" if options.limit is not None else ""
-        raise BrakeError(
+        return (
             f"{options.manifest} has {summary['rows']:,} rows{limited}, fewer than --min-rows {options.min_rows:,}: "
             f"a truncated feed? The rows are in {out}, _SUCCESS is not"
         )
@@ -92,13 +92,14 @@ def brake(summary: dict[str, Any], options: Brakes, out: str) -> None:
     share = n_failed / summary["rows"]
     if share > options.max_failed:
         kinds = ", ".join(f"{kind} {n}" for kind, n in summary["failed"].items())
-        raise BrakeError(
+        return (
             f"{n_failed} of {summary['rows']} rows failed ({share:.1%}, above --max-failed {options.max_failed:.1%}: "
             f"{kinds}); the rows are in {out}, _SUCCESS is not"
         )
     churn = summary["churn"]
     if options.max_churn is not None and churn["share"] > options.max_churn:
-        raise BrakeError(
+        return (
             f"{churn['changed']} of {churn['compared']} tags differ from {options.reuse} ({churn['share']:.1%}, above "
             f"--max-churn {options.max_churn:.1%}); the rows are in {out}, _SUCCESS is not"
         )
+    return None

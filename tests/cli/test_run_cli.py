@@ -352,6 +352,19 @@ def test_status_tells_the_state(tagger: Tagger, make_manifest: MakeManifest, dum
     assert (state["state"], state["rows_committed"], state["summary"]["ok"]) == ("stopped", 4, 4)
 
 
+def test_status_says_which_brake_held(tagger: Tagger, make_manifest: MakeManifest, dummy_bundle: str) -> None:
+    manifest = make_manifest(4)
+    ended = tagger("run", manifest, "--out", "out", "--bundle", dummy_bundle, "--min-rows", 9)
+    assert ended.code == 3
+    lines = tagger("status", "out").stdout.splitlines()
+    assert lines[-1].startswith("held back: ")
+    assert "fewer than --min-rows 9" in lines[-1]
+    assert lines[-1].removeprefix("held back: ") in ended.stderr
+    assert tagger("run", manifest, "--out", "out", "--bundle", dummy_bundle).code == 0
+    assert "held back" not in tagger("status", "out").stdout
+    assert json.loads(tagger("status", "out", "--json").stdout)["summary"]["held_back"] is None
+
+
 def test_status_of_no_run_is_exit_2(tagger: Tagger, tmp_path: Path) -> None:
     ended = tagger("status", tmp_path)
     assert ended.code == 2
