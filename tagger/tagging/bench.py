@@ -41,9 +41,10 @@ from tagger.source.decode import decode
 from tagger.source.fetch import PhotoSource
 from tagger.source.manifest import Manifest, plan_shards, resolve_uri, scan_manifest
 from tagger.tagging.device import default_batch_size, device_of
-from tagger.tagging.job import Job, Seen, ShardWork, Sources, finish_shard, look
+from tagger.tagging.job import Job, Seen, ShardWork, Sources, look
 from tagger.tagging.pipeline import PHOTOS_PER_TASK, tag_shards
 from tagger.tagging.reuse import PhotoFacts
+from tagger.tagging.rows import finish_shard
 
 STAGES = ("fetch", "decode", "predict", "write", "end to end")
 WRITTEN_ROWS = 10_000  # of the shard that is written: the default, since a commit costs the same for one row

@@ -27,7 +27,8 @@ from tagger.errors import IncompleteError, Interrupted, TaggerError
 from tagger.model.engine import Engine, EngineSpec, Scores
 from tagger.records import Committed, ShardFailure
 from tagger.results import ResultStore
-from tagger.tagging.job import Job, Outcome, Seen, ShardWork, Sources, finish_shard
+from tagger.tagging.job import Job, Outcome, Seen, ShardWork, Sources
+from tagger.tagging.rows import finish_shard
 
 READ_AHEAD = 4  # batches
 SHARDS_AHEAD = 1  # that are open beside the one being predicted, however few photos they wait for
