@@ -16,12 +16,21 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tagger.errors import UsageError
-from tagger.model.confidence import ACCEPTED, NO_THRESHOLD, REVIEW, AttributeDecisions, Calibration
+from tagger.model.confidence import (
+    ACCEPTED,
+    DECISIONS,
+    NO_THRESHOLD,
+    REASONS,
+    REVIEW,
+    AttributeDecisions,
+    Calibration,
+)
 from tagger.schema import Attribute, Schema
 
 _BETWEEN = re.compile(r"[/,|;+]|&| and ")
@@ -97,6 +106,25 @@ def sure_enough(
     unjudged = (tags.decision == REVIEW) & (tags.reason == NO_THRESHOLD)
     confident: npt.NDArray[np.bool_] = unjudged & (tags.confidence >= np.float32(target))
     return confident
+
+
+class SaidTag(Protocol):
+    """What `sure_enough_tag` looks at of a tag."""
+
+    @property
+    def confidence(self) -> float | None: ...
+    @property
+    def decision(self) -> str: ...
+    @property
+    def reasons(self) -> Sequence[str]: ...
+
+
+def sure_enough_tag(tag: SaidTag, comparison: Comparison, calibration: Calibration, target: str) -> bool:
+    """`sure_enough` of one tag by its words."""
+    if calibration.thresholds.get(target, {}).get(comparison.attribute.name) is not None:
+        return tag.decision == DECISIONS[ACCEPTED]
+    unjudged = tag.decision == DECISIONS[REVIEW] and REASONS[NO_THRESHOLD] in tag.reasons
+    return unjudged and bool(np.float32(tag.confidence or 0.0) >= np.float32(target))
 
 
 def parse_comparisons(texts: Sequence[str], schema: Schema) -> tuple[Comparison, ...]:

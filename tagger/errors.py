@@ -42,6 +42,9 @@ ERROR_KINDS = (
 PASSING_KINDS = frozenset({"timeout", "throttled", "forbidden", "io_error"})
 """Kinds that may mend by themselves: the same command tries these rows again."""
 
+UNSEEN_KINDS = PASSING_KINDS | {"not_found", "blocked_address", "outside_root", "missing_codec", "decoder_crashed"}
+"""Kinds that say nothing of the photo's bytes: it may be the one of the night before."""
+
 LEFTOVER_KINDS = PASSING_KINDS - {"forbidden"}
 """Those of them that a run itself tries once more before it ends: a burst of failures is over by then."""
 

@@ -7,6 +7,7 @@ out, those others are derived again from the stored scores.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tagger.errors import UNSEEN_KINDS
 from tagger.ledger import Ledger, Verdict
 from tagger.model.confidence import (
     CONFIDENCE_DECIMALS,
@@ -63,30 +65,40 @@ def ledger_folder(store: ResultStore, info: RunInfo, wanted: str | None = None) 
     return wanted or info.decisions or store.default_decisions
 
 
-ON_HAND_COLUMNS = ("item_id", "status", "image_sha256")
+ON_HAND_COLUMNS = ("item_id", "status", "error_kind", "image_sha256")
 """What `photos_on_hand` reads of `tags/`."""
 
 
 def photos_on_hand(tables: Iterable[pa.Table], ledger: Ledger) -> dict[str, frozenset[str]]:
     """item_id → sha256 of the photos whose decisions hold tonight, for the items that people decided on.
 
-    These are the photos that could be read. Where another one could not, it may be the very photo that was decided:
-    nobody's word ends with a night on which a server was down, so then all that people decided on the item holds.
+    These are the photos that could be read. Where another one could not be had, it may be the very photo that was
+    decided: nobody's word ends with a night on which a server was down. So for every such row one more of the decided
+    photos counts, the last decided first.
 
     Args:
         tables: rows of `tags/`, all of an item's photos among them; at least `ON_HAND_COLUMNS`.
     """
     decided = pa.array(sorted(ledger.items()), pa.string())
     photos: dict[str, set[str]] = {}
+    out_of_reach: Counter[str] = Counter()
     for table in tables:
         table = table.select(ON_HAND_COLUMNS)
         for row in table.filter(pc.is_in(table.column("item_id"), decided)).to_pylist():
             of_item = photos.setdefault(row["item_id"], set())
             if row["status"] == "ok":
                 of_item.add(row["image_sha256"])
-            else:
-                of_item |= ledger.photos_of_item(row["item_id"])
+            elif row["error_kind"] in UNSEEN_KINDS:
+                out_of_reach[row["item_id"]] += 1
+    for item_id, n in out_of_reach.items():
+        elsewhere = [sha256 for sha256 in ledger.photos_of_item(item_id) if sha256 not in photos[item_id]]
+        photos[item_id].update(elsewhere[-n:])
     return {item_id: frozenset(of_item) for item_id, of_item in photos.items()}
+
+
+def called_changed(review_reasons: Sequence[str]) -> bool:
+    """Whether a row says that a photo changed, which whoever decided may have taken back since."""
+    return any(text.endswith(f":{PHOTO_CHANGED}") for text in review_reasons)
 
 
 def stored_doubts(
@@ -107,17 +119,6 @@ def stored_doubts(
         if ledger.photo_changed(item_id, photos, name):
             doubts.setdefault(name, []).append(PHOTO_CHANGED)
     return doubts
-
-
-def verdict_of(ledger: Ledger, item_id: str, photos: Collection[str], attribute: str) -> Verdict | None:
-    """What people say of an item's attribute: the word on the photo that was decided last, rejections of all."""
-    decided = [sha256 for sha256 in ledger.photos(item_id, attribute) if sha256 in photos]
-    found = [v for sha256 in reversed(decided) if (v := ledger.verdict(item_id, sha256, attribute)) is not None]
-    if not found:
-        return None
-    chosen = next((verdict for verdict in found if verdict.action), found[0])
-    rejected = frozenset[str]().union(*(verdict.rejected for verdict in found))
-    return Verdict(chosen.action, chosen.value, rejected - {chosen.value or ""})
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,11 @@ def final_tags(
 def _final(i: int, subject: Subject, scored: Sequence[_Scored], ledger: Ledger) -> dict[str, FinalTag]:
     result: dict[str, FinalTag] = {}
     possible: dict[str, npt.NDArray[np.float64]] = {}  # P(value) where people ruled values out
+    names = [of.attribute.name for of in scored]
+    verdicts = {name: ledger.verdict_of_item(subject.item_id, subject.photos, name) for name in names}
     for of in scored:
         name = of.attribute.name
-        verdict = verdict_of(ledger, subject.item_id, subject.photos, name)
+        verdict = verdicts[name]
         parent = result.get(of.parent.name) if of.parent is not None else None
         if verdict is not None and verdict.rejected:
             possible[name] = _without(of, i, verdict.rejected)
@@ -181,8 +184,20 @@ def _final(i: int, subject: Subject, scored: Sequence[_Scored], ledger: Ledger) 
             p_parent = possible.get(of.parent.name) if of.parent is not None else None
             p_applies = _p_applies(of, i, parent, p_parent)
             tag = _model_tag(of, i, p_applies, verdict.rejected if verdict is not None else frozenset())
-            result[name] = _with_doubts(tag, parent, subject.doubts.get(name, ()))
+            doubts = list(subject.doubts.get(name, ()))
+            if DISAGREEMENT not in doubts and _excludes_a_word(tag, of.attribute, scored, verdicts):
+                doubts.append(DISAGREEMENT)
+            result[name] = _with_doubts(tag, parent, doubts)
     return result
+
+
+def _excludes_a_word(
+    tag: FinalTag, attribute: Attribute, scored: Sequence[_Scored], verdicts: Mapping[str, Verdict | None]
+) -> bool:
+    """Whether the model's word on `attribute` leaves no place for what a person set of one that hangs on it."""
+    hanging = [of.attribute for of in scored if of.parent is attribute]
+    told = [child for child in hanging if (verdict := verdicts[child.name]) is not None and verdict.action == "set"]
+    return tag.value is not None and any(tag.value not in child.parent_values for child in told)
 
 
 def _own_confidence(of: _Scored, i: int, value: str | None) -> float | None:
@@ -227,8 +242,8 @@ def _p_applies(of: _Scored, i: int, parent: FinalTag | None, p_parent: npt.NDArr
     """
     if of.parent is None or of.p_applies is None or parent is None:
         return 1.0
-    if parent.human:
-        return float(parent.value in of.attribute.parent_values)
+    if parent.human and (parent.value is None or parent.value in of.parent.value_names):
+        return float(parent.value in of.attribute.parent_values)  # a value of another schema says nothing here
     if p_parent is None:
         return float(of.p_applies[i])
     return float(p_parent[[of.parent.index(value) for value in of.attribute.parent_values]].sum())

@@ -1,8 +1,8 @@
 """The ledger: what people decided, for ever.
 
 Each `tagger review apply` adds one immutable file; nothing is edited in place. A decision binds to (item_id,
-image_sha256, attribute): new photo bytes are a new question. The last applied decision wins. `tags/` stays the model's
-word; everything that shows final values lays the ledger over it.
+image_sha256, attribute): new photo bytes are a new question. The last applied decision wins, also among the photos of
+one item. `tags/` stays the model's word; everything that shows final values lays the ledger over it.
 """
 
 from __future__ import annotations
@@ -56,18 +56,26 @@ class Verdict(NamedTuple):
     rejected: frozenset[str]  # values that are never suggested again for these bytes
 
 
+class _Word(NamedTuple):
+    """What one decision said, as long as it counts."""
+
+    image_sha256: str
+    action: str  # set, reject or not_applicable
+    value: str | None
+    order: int  # of its application
+
+
 class Ledger:
     """All decisions of one folder, in the order in which they were applied; it does not change once it is read."""
 
     def __init__(self, decisions: Iterable[Decision]) -> None:
+        """Takes `decisions` in the order in which they were applied; one that is given again counts where it stood."""
         self.ids: set[str] = set()
-        self._verdicts: dict[TagKey, Verdict] = {}
-        self._photos: dict[tuple[str, str], list[str]] = {}  # (item_id, attribute) → sha256, last decided last
-        for decision in decisions:
-            self._add(decision)
-        self._photos_of_item: dict[str, set[str]] = {}
-        for (item_id, _), photos in self._photos.items():
-            self._photos_of_item.setdefault(item_id, set()).update(photos)
+        self._words: dict[tuple[str, str], list[_Word]] = {}  # (item_id, attribute) → what was said, the last one last
+        for order, decision in enumerate(decisions):
+            if decision.decision_id not in self.ids:
+                self._add(decision, order)
+        self._photos_of_item = self._ordered_photos()
 
     @classmethod
     def read(cls, *folders: str) -> Ledger:
@@ -79,60 +87,117 @@ class Ledger:
         files = []
         for folder in folders:
             try:
-                files += [(name, storage.join(folder, name)) for name in ledger_files(folder)]
+                files += [(name, storage.join(folder, name), folder) for name in ledger_files(folder)]
             except OSError as error:
                 raise DecisionsError(f"cannot read the ledger {folder}: {storage.reason(error)}") from None
-        return cls(decision for _, path in sorted(files) for decision in _read_file(path))
+        ledger = cls(())
+        ids: dict[str, set[str]] = {folder: set() for folder in folders}
+        order = 0
+        for _, path, folder in sorted(files):
+            for decision in _read_file(path):
+                if decision.decision_id not in ids[folder]:  # in another folder it was said again, at another time
+                    ids[folder].add(decision.decision_id)
+                    ledger._add(decision, order)
+                    order += 1
+        ledger._photos_of_item = ledger._ordered_photos()
+        return ledger
 
-    def _add(self, decision: Decision) -> None:
-        if decision.decision_id in self.ids:
-            return
+    def _add(self, decision: Decision, order: int) -> None:
         self.ids.add(decision.decision_id)
-        key = TagKey(decision.item_id, decision.image_sha256, decision.attribute)
-        photos = self._photos.setdefault((decision.item_id, decision.attribute), [])
-        if decision.image_sha256 in photos:
-            photos.remove(decision.image_sha256)
-        if decision.action == "clear":  # as if nobody had ever said a word
-            self._verdicts.pop(key, None)
-            if not photos:
-                del self._photos[decision.item_id, decision.attribute]
-            return
-        photos.append(decision.image_sha256)
-        before = self._verdicts.get(key, Verdict(None, None, frozenset()))
-        if decision.action == "reject":
-            kept = before if before.value != decision.value else before._replace(action=None, value=None)
-            after = kept._replace(rejected=kept.rejected | {decision.value or ""})
+        key = (decision.item_id, decision.attribute)
+        words = [word for word in self._words.get(key, ()) if _counts_beside(word, decision)]
+        if decision.action != "clear":
+            words.append(_Word(decision.image_sha256, decision.action, decision.value, order))
+        if words:
+            self._words[key] = words
         else:
-            after = Verdict(decision.action, decision.value, before.rejected - {decision.value or ""})
-        self._verdicts[key] = after
+            self._words.pop(key, None)
+
+    def _ordered_photos(self) -> dict[str, tuple[str, ...]]:
+        last: dict[str, dict[str, int]] = {}
+        for (item_id, _), words in self._words.items():
+            of_item = last.setdefault(item_id, {})
+            for word in words:
+                of_item[word.image_sha256] = max(word.order, of_item.get(word.image_sha256, -1))
+        return {item_id: tuple(sorted(of_item, key=of_item.__getitem__)) for item_id, of_item in last.items()}
 
     def verdict(self, item_id: str, image_sha256: str, attribute: str) -> Verdict | None:
-        """What people say of one tag, or None."""
-        return self._verdicts.get(TagKey(item_id, image_sha256, attribute))
+        """What people say of one tag of one photo, or None."""
+        words = [w for w in self._words.get((item_id, attribute), ()) if w.image_sha256 == image_sha256]
+        return _verdict(words) if words else None
 
-    def photos(self, item_id: str, attribute: str) -> Sequence[str]:
-        """sha256 of the item's photos on which a decision about `attribute` holds, the last decided one last."""
-        return self._photos.get((item_id, attribute), ())
+    def verdict_of_item(self, item_id: str, photos: Collection[str], attribute: str) -> Verdict | None:
+        """What people say of an item's attribute by the words on its `photos`, as if these were one; or None.
+
+        The last word counts. Where it was said of a photo that is not among `photos`, and is not what the words on
+        these say, none of them counts: it was overruled, and what overruled it is gone.
+        """
+        words = self._words.get((item_id, attribute), ())
+        there = [word for word in words if word.image_sha256 in photos]
+        if not there:
+            return None
+        verdict = _verdict(there)
+        return verdict if not _overruled(verdict, words, photos) else verdict._replace(action=None, value=None)
 
     def photo_changed(self, item_id: str, photos: Collection[str], attribute: str) -> bool:
-        """Whether people decided this attribute of the item, but on none of the `photos` that it has now."""
-        decided = self.photos(item_id, attribute)
-        return bool(decided) and not any(sha256 in photos for sha256 in decided)
+        """Whether people decided this attribute of the item, but no word on the `photos` that it has now counts."""
+        words = self._words.get((item_id, attribute), ())
+        there = [word for word in words if word.image_sha256 in photos]
+        return bool(words) and (not there or _overruled(_verdict(there), words, photos))
 
-    def photos_of_item(self, item_id: str) -> Set[str]:
-        """sha256 of the item's photos on which a decision about any attribute holds."""
-        return self._photos_of_item.get(item_id, frozenset())
+    def photos_of_item(self, item_id: str) -> Sequence[str]:
+        """sha256 of the item's photos on which a decision about any attribute holds, the last decided one last."""
+        return self._photos_of_item.get(item_id, ())
 
     def items(self) -> Set[str]:
         """The items on which a decision holds."""
         return self._photos_of_item.keys()
 
     def verdicts(self) -> Mapping[TagKey, Verdict]:
-        """Every tag on which a decision holds."""
-        return self._verdicts
+        """Every tag on which a decision holds, photo by photo."""
+        result = {}
+        for (item_id, attribute), words in self._words.items():
+            for photo in dict.fromkeys(word.image_sha256 for word in words):
+                on_photo = [word for word in words if word.image_sha256 == photo]
+                result[TagKey(item_id, photo, attribute)] = _verdict(on_photo)
+        return result
 
     def __bool__(self) -> bool:
-        return bool(self._photos)
+        return bool(self._words)
+
+
+def _counts_beside(word: _Word, decision: Decision) -> bool:
+    """Whether an earlier word still counts once `decision` was applied."""
+    if word.image_sha256 != decision.image_sha256:
+        return True
+    if decision.action == "clear":  # as if nobody had ever said a word on this photo
+        return False
+    if word.action == "reject":
+        return word.value != decision.value  # now set, or ruled out anew
+    return decision.action == "reject"
+
+
+def _verdict(words: Iterable[_Word]) -> Verdict:
+    """What holds after `words`, in their order."""
+    action = value = None
+    rejected: set[str] = set()
+    for word in words:
+        if word.action == "reject":
+            rejected.add(word.value or "")
+            if action == "set" and value == word.value:
+                action = value = None
+        else:
+            action, value = word.action, word.value
+            rejected.discard(value or "")
+    return Verdict(action, value, frozenset(rejected))
+
+
+def _overruled(verdict: Verdict, words: Sequence[_Word], photos: Collection[str]) -> bool:
+    """Whether the last of `words` is on none of the `photos`, and `verdict`, of the words on these, says otherwise."""
+    last = next((word for word in reversed(words) if word.action != "reject"), None)
+    if last is None or last.image_sha256 in photos or verdict.action is None:
+        return False
+    return (verdict.action, verdict.value) != (last.action, last.value)
 
 
 def decision_id(content: Sequence[str | None]) -> str:

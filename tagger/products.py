@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger.compare import OTHER, Comparison, columns_read, parse_comparisons, sure_enough
-from tagger.final import DISAGREEMENT, PHOTO_CHANGED, FinalTag, Subject, final_tags, listed_reasons, photos_on_hand
+from tagger.compare import OTHER, Comparison, columns_read, parse_comparisons, sure_enough, sure_enough_tag
+from tagger.final import (
+    DISAGREEMENT,
+    ON_HAND_COLUMNS,
+    PHOTO_CHANGED,
+    FinalTag,
+    Subject,
+    final_tags,
+    listed_reasons,
+    photos_on_hand,
+)
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
     ACCEPTED,
@@ -46,7 +55,7 @@ from tagger.schema import Schema
 
 ROWS_PER_BUCKET = 100_000
 MAX_BUCKETS = 500  # files that are open at once; beyond it buckets grow
-_COLUMNS = ("item_id", "status", "image_sha256", "scores")
+_COLUMNS = (*ON_HAND_COLUMNS, "scores")
 
 
 def product_schema(schema: Schema) -> pa.Schema:
@@ -70,6 +79,7 @@ def combine_products(
     checkpoint: Callable[[], None] = lambda: None,
     rows_per_bucket: int = ROWS_PER_BUCKET,
     carry: Sequence[str] = (),
+    only: Collection[str] | None = None,
 ) -> Iterator[pa.Table]:
     """The products of all committed rows, one table per bucket; within a bucket in order of first appearance.
 
@@ -77,19 +87,21 @@ def combine_products(
         checkpoint: called now and then; whatever it raises ends the work.
         carry: kept manifest columns that travel along as `manifest_COLUMN`: of every item the first text that is not
             empty.
+        only: the items that are wanted; None: all.
     """
     comparisons = parse_comparisons(info.key.compare, info.schema)
     columns = [*_COLUMNS, *([DESCRIPTOR_COLUMN] if info.descriptors else [])]
     columns += [f"manifest_{column}" for column in columns_read(carry, comparisons)]
     rows = sum(committed.rows for committed in store.commits().values())
     buckets = min(MAX_BUCKETS, max(1, -(-rows // rows_per_bucket)))
+    wanted = None if only is None else pa.array(sorted(only), pa.string())
     if buckets == 1:
-        tables = list(store.parts(columns))
+        tables = list(_parts(store, columns, wanted))
         if tables:
             yield _combine(pa.concat_tables(tables), info, ledger, carry)
         return
     with tempfile.TemporaryDirectory(prefix="tagger-products-") as folder:
-        _spill(store, columns, Path(folder), buckets, checkpoint)
+        _spill(_parts(store, columns, wanted), columns, Path(folder), buckets, checkpoint)
         for bucket in range(buckets):
             checkpoint()
             file = Path(folder) / f"{bucket}.arrow"
@@ -99,13 +111,19 @@ def combine_products(
                 file.unlink()
 
 
+def _parts(store: ResultStore, columns: Sequence[str], wanted: pa.Array | None) -> Iterator[pa.Table]:
+    """The committed rows, a part at a time; of the `wanted` items alone."""
+    for table in store.parts(columns):
+        yield table if wanted is None else table.filter(pc.is_in(table.column("item_id"), wanted))
+
+
 def _spill(
-    store: ResultStore, columns: Sequence[str], folder: Path, buckets: int, checkpoint: Callable[[], None]
+    parts: Iterable[pa.Table], columns: Sequence[str], folder: Path, buckets: int, checkpoint: Callable[[], None]
 ) -> None:
     """Spread the rows over one Arrow stream per bucket."""
     writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
     try:
-        for table in store.parts(columns):
+        for table in parts:
             checkpoint()
             table = table.select(columns).replace_schema_metadata(None)
             bucket_of = _hash_buckets(table.column("item_id"), buckets)
@@ -172,17 +190,7 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
         columns[f"{name}_decision"] = [DECISIONS[decision[i]] if seen[i] else None for i in range(n)]
         columns[f"{name}_disagreement"] = disagreement.tolist()
     if ledger:
-        on_hand = photos_on_hand([table], ledger)
-        photos_of = {i: on_hand[item_id] for i, item_id in enumerate(item_ids) if item_id in on_hand}
-        chosen = list(photos_of)
-        subjects = [
-            Subject(item_ids[i], photos_of[i], _doubts(i, photos_of[i], columns, reasons[i], contradicted, ledger))
-            for i in chosen
-        ]
-        of_chosen = Sight(sight.kind[chosen], sight.unfamiliar[chosen]) if sight is not None else None
-        finals = final_tags(pooled[chosen], subjects, info, ledger, of_chosen)
-        for item, final in zip(chosen, finals, strict=True):
-            _overlay(columns, reasons, item, final if seen[item] else _of_people_alone(final, schema))
+        _lay_over(_Items(table, item_ids, group, ok, logits, described, pool), info, ledger, columns, reasons)
     columns["needs_review"] = [bool(listed) for listed in reasons]
     columns["review_reasons"] = reasons
     arrow = product_schema(schema)
@@ -300,24 +308,99 @@ def _contradicted(
     return result
 
 
-def _doubts(
-    i: int,
-    photos: Collection[str],
-    columns: dict[str, Any],
-    reasons: Sequence[str],
-    contradicted: Mapping[str, npt.NDArray[np.bool_]],
-    ledger: Ledger,
-) -> dict[str, list[str]]:
-    """attribute → reasons to look at product number `i`, besides the model's doubt."""
-    doubts: dict[str, list[str]] = {}
-    for name in (name for name in columns if f"{name}_disagreement" in columns):
-        if whole := [reason for reason in reasons if reason in WHOLE_PHOTO]:
-            doubts[name] = list(whole)
-        if columns[f"{name}_disagreement"][i] or (name in contradicted and contradicted[name][i]):
-            doubts.setdefault(name, []).append(DISAGREEMENT)
-        if ledger.photo_changed(columns["item_id"][i], photos, name):
-            doubts.setdefault(name, []).append(PHOTO_CHANGED)
-    return doubts
+# -- a person's word over the model's ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Items:
+    """The rows of a bucket, by item."""
+
+    table: pa.Table
+    ids: list[str]
+    group: npt.NDArray[np.int64]  # (rows,) number of each row's item
+    ok: npt.NDArray[np.bool_]  # (rows,)
+    logits: npt.NDArray[np.float32]  # (ok rows, n_scores)
+    described: npt.NDArray[np.float32] | None  # (ok rows, length)
+    pool: Pool
+
+
+def _lay_over(items: _Items, info: RunInfo, ledger: Ledger, columns: dict[str, Any], reasons: list[list[str]]) -> None:
+    """Change `columns` and `reasons` where people decided anything of an item.
+
+    What hangs on a decided attribute is derived again, and so is whether the photos agree in it and whether the shop's
+    own word contradicts it: before, it was in doubt only because the attribute was.
+    """
+    schema, names = info.schema, info.schema.by_name
+    on_hand = photos_on_hand([items.table], ledger)
+    chosen = [i for i, item_id in enumerate(items.ids) if item_id in on_hand]
+    if not chosen:
+        return
+    disagreement = _photos_that_disagree(items, info, ledger, on_hand)
+    doubts: list[dict[str, list[str]]] = []
+    for i in chosen:
+        whole = [reason for reason in reasons[i] if reason in WHOLE_PHOTO]
+        of_item = {name: [*whole, *([DISAGREEMENT] if disagreement[name][i] else [])] for name in names}
+        for name in names:
+            if ledger.photo_changed(items.ids[i], on_hand[items.ids[i]], name):
+                of_item[name].append(PHOTO_CHANGED)
+        doubts.append(of_item)
+    sight = items.pool.sight
+    of_chosen = Sight(sight.kind[chosen], sight.unfamiliar[chosen]) if sight is not None else None
+
+    def finals() -> list[dict[str, FinalTag]]:
+        subjects = [Subject(items.ids[i], on_hand[items.ids[i]], d) for i, d in zip(chosen, doubts, strict=True)]
+        return final_tags(items.pool.logits[chosen], subjects, info, ledger, of_chosen)
+
+    final = finals()
+    if _doubt_contradicted(items, info, chosen, final, doubts):
+        final = finals()
+    n_ok = columns["n_ok"]
+    for i, tags in zip(chosen, final, strict=True):
+        _overlay(columns, reasons, i, tags if n_ok[i] else _of_people_alone(tags, schema))
+        for name in names:
+            columns[f"{name}_disagreement"][i] = bool(disagreement[name][i])
+
+
+def _photos_that_disagree(
+    items: _Items, info: RunInfo, ledger: Ledger, on_hand: Mapping[str, Collection[str]]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """attribute → items with two photos that are each accepted with another value, as people's words leave it."""
+    ids = [items.ids[i] for i in items.group[items.ok]]
+    rows = np.array([i for i, item_id in enumerate(ids) if item_id in on_hand], np.int64)
+    sight = see(items.described[rows] if items.described is not None else None, Calibration.from_dict(info.calibration))
+    tags = final_tags(items.logits[rows], [Subject(ids[i], on_hand[ids[i]]) for i in rows], info, ledger, sight)
+    familiar = np.ones(len(rows), bool) if sight is None else ~sight.unfamiliar
+    group = items.group[items.ok][rows]
+    found = {}
+    for name, attribute in info.schema.by_name.items():
+        by_model = [t[name].value if t[name].decision == "accepted" and not t[name].human else None for t in tags]
+        best = np.array([-1 if value is None else attribute.index(value) for value in by_model], np.int64)
+        found[name] = _disagree(group, best, familiar & (best >= 0), len(items.ids))
+    return found
+
+
+def _doubt_contradicted(
+    items: _Items,
+    info: RunInfo,
+    chosen: Sequence[int],
+    final: Sequence[Mapping[str, FinalTag]],
+    doubts: Sequence[dict[str, list[str]]],
+) -> bool:
+    """Add to `doubts` where a shop's own word contradicts a tag that is not a person's; whether it does anywhere."""
+    calibration, target = Calibration.from_dict(info.calibration), info.key.target_precision
+    found = False
+    for comparison in parse_comparisons(info.key.compare, info.schema):
+        name, attribute = comparison.attribute.name, comparison.attribute
+        best, sure = np.zeros(len(items.ids), np.int64), np.zeros(len(items.ids), bool)
+        for i, tags in zip(chosen, final, strict=True):
+            if not tags[name].human and sure_enough_tag(tags[name], comparison, calibration, target):
+                best[i], sure[i] = attribute.index(tags[name].value or ""), True
+        contradicted = sure & _contradicted(comparison, items.table, items.group, items.ok, best)
+        for i, of_item in zip(chosen, doubts, strict=True):
+            if contradicted[i] and DISAGREEMENT not in of_item[name]:
+                of_item[name].append(DISAGREEMENT)
+                found = True
+    return found
 
 
 def _of_people_alone(tags: Mapping[str, FinalTag], schema: Schema) -> dict[str, FinalTag | None]:

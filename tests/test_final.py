@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from review.small import CALIBRATION, SCHEMA, Chances, ledger, logits, run_info, word
 
-from tagger.final import FinalTag, Subject, final_tags, ledger_folder, stored_doubts, verdict_of
+from tagger.final import FinalTag, Subject, final_tags, ledger_folder, stored_doubts
 from tagger.ledger import Decision, Ledger
 from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, REASONS, Calibration, decide, see
 from tagger.model.gate import Gate
@@ -165,13 +165,12 @@ def test_of_several_photos_the_one_decided_last_speaks_and_rejections_add_up() -
         word("reject", "colour", "green", photo="c"),
         word("set", "colour", "red", photo="b"),
         word("set", "colour", "blue", photo="a"),
-        word("set", "colour", "green", photo="gone"),
     )
-    verdict = verdict_of(decisions, "1", ("a", "b", "c"), "colour")
+    verdict = decisions.verdict_of_item("1", ("a", "b", "c"), "colour")
     assert verdict is not None
     assert (verdict.value, verdict.rejected) == ("blue", {"green"})
-    assert verdict_of(decisions, "1", ("other",), "colour") is None
-    assert verdict_of(decisions, "2", ("a",), "colour") is None
+    assert decisions.verdict_of_item("1", ("other",), "colour") is None
+    assert decisions.verdict_of_item("2", ("a",), "colour") is None
 
 
 @pytest.mark.parametrize(
@@ -205,3 +204,21 @@ def test_the_ledger_is_the_one_asked_for_else_the_runs_else_the_one_in_out(tmp_p
     assert ledger_folder(store, info) == str(tmp_path / "decisions")
     assert ledger_folder(store, replace(info, decisions="/shared")) == "/shared"
     assert ledger_folder(store, replace(info, decisions="/shared"), "/mine") == "/mine"
+
+
+# -- words that exclude each other -----------------------------------------------------------------------------------
+
+
+def test_a_category_of_the_model_that_leaves_no_place_for_a_persons_word_is_in_doubt() -> None:
+    final = tags({"category": [0.01, 0.01, 0.98]}, word("set", "sleeve", "long"))
+    assert (final["category"].value, final["category"].decision) == ("shoes", "review")
+    assert final["category"].reasons == ("disagreement",)
+    assert (final["sleeve"].value, final["sleeve"].human) == ("long", True)
+    assert tags({}, word("set", "sleeve", "long"))["category"].decision == "accepted"
+
+
+def test_a_category_of_another_schema_says_nothing_of_what_hangs_on_it() -> None:
+    final = tags({}, word("set", "category", "kimono"))
+    assert final["category"].value == "kimono"
+    assert final["sleeve"] == tags({})["sleeve"]
+    assert tags({}, word("not_applicable", "category"))["sleeve"].decision == "not_applicable"

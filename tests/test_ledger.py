@@ -89,7 +89,7 @@ def test_clear_is_as_if_nobody_had_said_a_word() -> None:
 def test_new_bytes_are_a_changed_photo_and_further_photos_are_not() -> None:
     ledger = Ledger([decided("set", "blue", photo="old")])
     assert ledger.photo_changed("1", ["new"], "colour")
-    assert ledger.photos_of_item("1") == {"old"}
+    assert ledger.photos_of_item("1") == ("old",)
     assert not ledger.photo_changed("1", ["old", "another"], "colour")
     assert not ledger.photo_changed("1", ["new"], "pattern")
     assert not ledger.photo_changed("2", ["new"], "colour")
@@ -97,7 +97,7 @@ def test_new_bytes_are_a_changed_photo_and_further_photos_are_not() -> None:
 
 def test_photos_come_in_the_order_of_their_last_decision() -> None:
     ledger = Ledger([decided("set", "blue", "a"), decided("set", "blue", "b"), decided("set", "red", "a")])
-    assert list(ledger.photos("1", "colour")) == ["b", "a"]
+    assert list(ledger.photos_of_item("1")) == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -157,3 +157,48 @@ def test_bytes_that_are_no_text_are_an_error_that_names_the_file(tmp_path: Path)
     (tmp_path / str(name)).write_bytes(b"\xff\xfe\n")
     with pytest.raises(DecisionsError, match=str(name)):
         Ledger.read(str(tmp_path))
+
+
+# -- the photos of one item ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("decisions", "expected"),
+    [
+        ([("set", "red", "a"), ("set", "blue", "b")], ("set", "blue", set())),
+        ([("set", "red", "a"), ("reject", "red", "b")], (None, None, {"red"})),  # the last word is that it is not red
+        ([("set", "red", "a"), ("set", "blue", "b"), ("reject", "green", "a")], ("set", "blue", {"green"})),
+        ([("set", "red", "a"), ("set", "blue", "b"), ("reject", "blue", "b")], (None, None, {"blue"})),
+        ([("reject", "red", "a"), ("set", "red", "b")], ("set", "red", set())),
+        ([("set", "red", "a"), ("not_applicable", None, "b")], ("not_applicable", None, set())),
+        ([("set", "red", "a"), ("set", "blue", "b"), ("clear", None, "b")], ("set", "red", set())),
+    ],
+)
+def test_the_words_on_an_items_photos_are_as_those_on_one(
+    decisions: list[tuple[str, str | None, str]], expected: tuple[str | None, str | None, set[str]]
+) -> None:
+    ledger = Ledger([decided(*each) for each in decisions])
+    verdict = ledger.verdict_of_item("1", ("a", "b"), "colour")
+    assert verdict is not None
+    assert (verdict.action, verdict.value, set(verdict.rejected)) == expected
+
+
+def test_an_overruled_word_does_not_come_back_when_the_photo_of_the_last_one_is_gone() -> None:
+    ledger = Ledger([decided("set", "red", "a"), decided("set", "blue", "b")])
+    assert ledger.photo_changed("1", ("a", "new"), "colour")
+    verdict = ledger.verdict_of_item("1", ("a", "new"), "colour")
+    assert verdict is not None
+    assert verdict.action is None
+    agreed = Ledger([decided("set", "red", "a"), decided("set", "red", "b")])
+    assert not agreed.photo_changed("1", ("a", "new"), "colour")
+    assert agreed.verdict_of_item("1", ("a", "new"), "colour") == Verdict("set", "red", frozenset())
+
+
+def test_what_is_said_again_in_another_ledger_is_said_again(tmp_path: Path) -> None:
+    red, blue = decided("set", "red"), decided("set", "blue")
+    one, other = str(tmp_path / "one"), str(tmp_path / "other")
+    append(one, [red], datetime(2026, 1, 1, tzinfo=UTC))
+    append(other, [blue], datetime(2026, 1, 2, tzinfo=UTC))
+    append(other, [red], datetime(2026, 1, 3, tzinfo=UTC))
+    for folders in ([other], [one, other], [other, one]):
+        assert Ledger.read(*folders).verdict("1", "aa", "colour") == Verdict("set", "red", frozenset())

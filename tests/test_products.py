@@ -167,6 +167,56 @@ def test_without_a_photo_only_what_follows_from_a_persons_word_is_known(
     assert (row["category"], row["sleeve"], row["sleeve_decision"]) == (category, None, decision)
 
 
+@pytest.mark.parametrize(
+    ("failed", "colour"),
+    [("!timeout", "green"), ("!not_found", "green"), ("!no_image", None), ("!corrupt", None)],
+)
+def test_only_a_photo_that_could_not_be_had_may_be_the_decided_one(
+    tmp_path: Path, failed: str, colour: str | None
+) -> None:
+    decided = word("set", "colour", "green", photo="decided")
+    row = products(tmp_path, [("1", "b", RED), ("1", failed, {})], decided)["1"]
+    assert (row["colour"] if row["colour_decision"] == "accepted" else None) == colour
+    assert ("colour:photo_changed" in row["review_reasons"]) == (colour is None)
+
+
+def test_as_many_photos_as_failed_may_be_decided_ones_the_last_decided_first(tmp_path: Path) -> None:
+    words = [word("set", "category", "dress", photo="older"), word("set", "colour", "green", photo="newer")]
+    row = products(tmp_path, [("1", None, {}), ("1", "b", RED)], *words)["1"]
+    assert (row["colour"], row["category_decision"]) == ("green", "review")
+    assert row["review_reasons"] == ["category:photo_changed", "sleeve:low_confidence"]
+
+
+def test_photos_may_disagree_in_what_hangs_on_a_category_that_a_person_set(tmp_path: Path) -> None:
+    """Before, both photos' sleeves were in review because the category was."""
+    unsure = [0.4, 0.3, 0.3]
+    photos: list[Photo] = [
+        ("1", "a", {"category": unsure, "sleeve": [0.95, 0.05]}),
+        ("1", "b", {"category": unsure, "sleeve": [0.02, 0.98]}),
+        ("2", "c", {"category": unsure, "sleeve": [0.95, 0.05]}),
+        ("2", "d", {"category": unsure, "sleeve": [0.97, 0.03]}),
+    ]
+    words = [word("set", "category", "top", photo="a"), word("set", "category", "top", item="2", photo="c")]
+    rows = products(tmp_path, photos, *words)
+    assert (rows["1"]["sleeve_disagreement"], rows["1"]["sleeve_decision"]) == (True, "review")
+    assert "sleeve:disagreement" in rows["1"]["review_reasons"]
+    assert (rows["2"]["sleeve"], rows["2"]["sleeve_decision"], rows["2"]["needs_review"]) == (
+        "short",
+        "accepted",
+        False,
+    )
+
+
+def test_the_products_of_some_items_are_those_of_all(tmp_path: Path) -> None:
+    photos: list[Photo] = [(str(i % 5), f"photo {i}", RED if i % 3 else BLUE) for i in range(20)]
+    store = store_of(tmp_path, photos)
+    (whole,) = combine_products(store, run_info(), ledger())
+    for rows_per_bucket in (100, 4):
+        tables = list(combine_products(store, run_info(), ledger(), rows_per_bucket=rows_per_bucket, only=["1", "4"]))
+        some = sorted((row for table in tables for row in table.to_pylist()), key=lambda row: row["item_id"])
+        assert some == [row for row in whole.to_pylist() if row["item_id"] in ("1", "4")]
+
+
 def test_a_rejected_value_is_not_the_products(tmp_path: Path) -> None:
     row = products(tmp_path, [("1", "a", RED), ("1", "b", RED)], word("reject", "colour", "red", photo="b"))["1"]
     assert (row["colour"], row["review_reasons"]) == ("blue", ["colour:low_confidence"])

@@ -121,6 +121,10 @@ def apply(out: str, decisions_file: str, reviewer: str, decisions: str | None) -
             f"{applied.overruled:,} of them no longer hold: later decisions came after. To decide so again, answer "
             "a new export, or add a column decided_at with the time of the new decision"
         )
+    if applied.still_decided:
+        click.echo(
+            f"{applied.still_decided:,} of those taken back still hold: another photo of the item was decided too"
+        )
     if applied.undecided:
         click.echo(f"{_count(applied.undecided, 'line')} without an answer")
     if not (applied.known or applied.file or applied.undecided):

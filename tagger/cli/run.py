@@ -72,12 +72,32 @@ def run(as_json: bool, executor: str, **options: Any) -> None:
         finally:
             bar.close()
     say_where_no_decisions(options["decisions"])
+    if report.inherited is not None:
+        click.echo(f"tagger: the decisions in {report.inherited} hold here too: --reuse goes on from them", err=True)
+    if report.already_complete and options["decisions"] is not None:
+        _say_whose_decisions(report.out, options["decisions"])
     if as_json:
         echo_json({"out": report.out, **report.summary})
         return
     if report.already_complete:
         click.echo(f"{report.out} is complete already; nothing to do.", err=True)
     click.echo(render_summary(report.out, report.summary))
+
+
+def _say_whose_decisions(out: str, wanted: str) -> None:
+    """Where a complete OUT reads other decisions than those that are named now."""
+    from tagger.final import ledger_folder
+    from tagger.ledger import ledger_files
+    from tagger.results import ResultStore
+    from tagger.tagging.identity import plain
+
+    store = ResultStore(out)
+    folder = ledger_folder(store, store.require_run())
+    if plain(folder) != plain(wanted) and ledger_files(wanted):
+        click.echo(
+            f"tagger: {out} reads the decisions in {folder}; for those in {wanted} name them to export and review",
+            err=True,
+        )
 
 
 @click.command()

@@ -11,7 +11,7 @@ action             value           meaning
 reject             (empty)         the predicted value is wrong
 reject             a value         this value is wrong
 not_applicable     (empty)         the attribute means nothing for this product
-clear              (empty)         take back all that was decided of this tag
+clear              (empty)         take back all that was decided of this tag of this photo
 =================  ==============  =========================================================
 
 A value is written as in the schema or as its display name in any language. Every line is checked before anything is
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger import storage
-from tagger.errors import DecisionsError, SchemaError
+from tagger.errors import UNSEEN_KINDS, DecisionsError, SchemaError
 from tagger.final import ledger_folder
 from tagger.ledger import ACTIONS, Decision, Ledger, TagKey, append, decision_id
 from tagger.results import ResultStore
@@ -42,6 +43,8 @@ from tagger.spreadsheet import unquote
 
 BAD_LINES_SHOWN = 20
 MAX_FIELD = 1 << 20  # characters of one cell
+_SHA256 = re.compile("[0-9a-f]{64}")
+_MEND = "apply the file to the result that it was exported from, or export again"
 _DELIMITERS = ",;\t"  # spreadsheets write ; where , is the decimal mark
 
 
@@ -55,6 +58,7 @@ class Applied:
     known: int  # decisions that an earlier application had written already
     overruled: int  # those of them that do not hold any more, since a later decision came after them
     undecided: int  # lines without an answer
+    still_decided: int = 0  # words taken back of tags that another photo of the item decides all the same
 
 
 class _Answer(NamedTuple):
@@ -128,7 +132,7 @@ def apply_decisions(
     found: dict[str, Decision] = {}
     on_tag: dict[TagKey, list[tuple[int, Decision]]] = {}
     for answer in answers:
-        decision = _decision(answer, photos, store.out, moment, report)
+        decision = _decision(answer, photos, ledger, store.out, moment, report)
         if decision is None:
             continue
         others = on_tag.setdefault(TagKey(decision.item_id, decision.image_sha256, decision.attribute), [])
@@ -152,7 +156,17 @@ def apply_decisions(
         known=len(known),
         overruled=sum(not _holds(decision, ledger) for decision in known),
         undecided=undecided,
+        still_decided=_still_decided([d for d in new if d.action == "clear"], photos, folder),
     )
+
+
+def _still_decided(cleared: Sequence[Decision], photos: Mapping[str, _Item], folder: str) -> int:
+    """How many of the `cleared` decisions are on a tag that a word on another photo of the item decides."""
+    if not cleared:
+        return 0
+    ledger = Ledger.read(folder)
+    left = (ledger.verdict_of_item(d.item_id, photos[d.item_id].photos, d.attribute) for d in cleared)
+    return sum(verdict is not None and verdict.action is not None for verdict in left)
 
 
 # -- the file --------------------------------------------------------------------------------------------------
@@ -273,35 +287,53 @@ def _utc(text: str) -> str:
 # -- against the results ---------------------------------------------------------------------------------------
 
 
-def _photos_of(store: ResultStore, answers: Sequence[_Answer]) -> dict[str, dict[str, _Photo]]:
-    """item_id → sha256 → what OUT says of the photo, for the items that the answers name; one pass over the parts."""
-    photos: dict[str, dict[str, _Photo]] = {}
+@dataclass
+class _Item:
+    """What OUT says of one item."""
+
+    bundle_id: str
+    photos: dict[str, _Photo] = field(default_factory=dict)  # by sha256
+    unread: bool = False  # some photo of the item could not be had
+
+
+def _photos_of(store: ResultStore, answers: Sequence[_Answer]) -> dict[str, _Item]:
+    """item_id → its photos, for the items that the answers name; one pass over the parts."""
+    photos: dict[str, _Item] = {}
     if not answers:
         return photos
     item_ids = pa.array({answer.item_id for answer in answers}, pa.string())
     names = sorted({answer.attribute.name for answer in answers})
-    for table in store.parts(["item_id", "image_sha256", "status", "bundle_id", *names]):
-        wanted = pc.and_(pc.equal(table.column("status"), "ok"), pc.is_in(table.column("item_id"), item_ids))
-        for row in table.filter(wanted).to_pylist():
-            of_item = photos.setdefault(row["item_id"], {})
-            of_item.setdefault(row["image_sha256"], _Photo(row["bundle_id"], {name: row[name] for name in names}))
+    for table in store.parts(["item_id", "image_sha256", "status", "error_kind", "bundle_id", *names]):
+        for row in table.filter(pc.is_in(table.column("item_id"), item_ids)).to_pylist():
+            unread = row["status"] != "ok" and row["error_kind"] in UNSEEN_KINDS
+            if row["status"] == "ok" or unread:
+                of_item = photos.setdefault(row["item_id"], _Item(row["bundle_id"]))
+                of_item.unread |= unread
+            if row["status"] == "ok":
+                photo = _Photo(row["bundle_id"], {name: row[name] for name in names})
+                of_item.photos.setdefault(row["image_sha256"], photo)
     return photos
 
 
 def _decision(
-    answer: _Answer, photos: Mapping[str, Mapping[str, _Photo]], out: str, moment: str, report: _Report
+    answer: _Answer, photos: Mapping[str, _Item], ledger: Ledger, out: str, moment: str, report: _Report
 ) -> Decision | None:
     """The decision of one line; None where it has none, which the report tells unless the item is missing."""
     of_item = photos.get(answer.item_id)
     if of_item is None:
         return None
-    if not answer.image_sha256 and len(of_item) > 1:
-        report.add(answer.line, f"item {answer.item_id!r} has {len(of_item)} photos: image_sha256 must say which")
+    n = len(of_item.photos)
+    if not answer.image_sha256 and n > 1:
+        report.add(answer.line, f"item {answer.item_id!r} has {n} photos: image_sha256 must say which")
         return None
-    sha256 = answer.image_sha256 or next(iter(of_item))
-    photo = of_item.get(sha256)
+    sha256 = answer.image_sha256 or next(iter(of_item.photos), "")
+    photo = of_item.photos.get(sha256)
+    decided = ledger.verdict(answer.item_id, sha256, answer.attribute.name) is not None
+    if photo is None and ((of_item.unread and _SHA256.fullmatch(sha256)) or (decided and answer.action == "clear")):
+        photo = _Photo(of_item.bundle_id, {answer.attribute.name: None})  # it is one of another night
     if photo is None:
-        report.add(answer.line, f"item {answer.item_id!r} has no photo {sha256[:16]}… in {out}; export again")
+        which = f"photo {sha256[:16]}…" if sha256 else "photo that could be read"
+        report.add(answer.line, f"item {answer.item_id!r} has no {which} in {out}; {_MEND}")
         return None
     name = answer.attribute.name
     value, model_value = answer.value, photo.values[name]
@@ -336,11 +368,11 @@ def _name_missing(
     for table in store.parts(["item_id", "image_sha256"]) if missing else ():
         found = table.filter(pc.is_in(table.column("image_sha256"), shas))
         owners.update(zip(found.column("image_sha256").to_pylist(), found.column("item_id").to_pylist(), strict=True))
-    so_far = "" if store.succeeded() else "; its run is not complete"
+    mend = _MEND if store.succeeded() else "its run is not complete"
     for answer in missing:
         owner = owners.get(answer.image_sha256)
         if owner is None:
-            report.add(answer.line, f"{store.out} has no tagged photo of an item {answer.item_id!r}{so_far}")
+            report.add(answer.line, f"{store.out} has no tagged photo of an item {answer.item_id!r}; {mend}")
         else:
             report.add(
                 answer.line,

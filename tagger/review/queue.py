@@ -1,8 +1,10 @@
 """What a person should look at: the open questions of an OUT.
 
 A question is one tag of one photo whose final value is in review: the model is in doubt, the photo is not the one that
-was decided, or the photos of a product disagree. Tags that a person decided for any photo that the item has are no
-question any more, rejected values are never suggested, and attributes that hang on a decided one are derived again.
+was decided, or the photos of a product disagree. Of an item with several photos it is the product's tag that must be in
+review: what one photo leaves open may be plain on another, and nobody is asked about a photo that does not count for
+its product. Tags that a person decided for any photo of the item are no question any more, rejected values are never
+suggested, and attributes that hang on a decided one are derived again.
 
 The order is that of work in blocks: by attribute in schema order (the category first, since its answer settles
 others), by predicted value, the most uncertain first. Uncertainty is the margin between the two most probable values
@@ -10,14 +12,12 @@ others), by predicted value, the most uncertain first. Uncertainty is the margin
 every predicted value in turn, so that no single look-alike fills the list. The audit sample stands at the end.
 
 Parts are read one at a time. The lines wait in a temporary file while the list is put in order; memory holds a key of
-31 bytes a line, and one part.
+31 bytes a line, one part, and a byte for every attribute of a product with several photos.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,29 +29,27 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagger import storage
-from tagger.compare import parse_comparisons
-from tagger.errors import UsageError
+from tagger.compare import OTHER, parse_comparisons
 from tagger.final import (
     DISAGREEMENT,
     ON_HAND_COLUMNS,
     FinalTag,
     Subject,
+    called_changed,
     final_tags,
     photos_on_hand,
     stored_doubts,
-    verdict_of,
 )
 from tagger.ledger import Ledger
-from tagger.model.confidence import Calibration, probabilities
-from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix, read_parquet
+from tagger.model.confidence import UNFAMILIAR_PHOTO, Calibration, probabilities
+from tagger.results import DESCRIPTOR_COLUMN, ResultStore, RunInfo, list_matrix
+from tagger.review.product_tags import ProductTags, Said, number_of, reasons_of
 
 AUDIT = "audit"
 MAX_ALTERNATIVES = 5
 MIN_ALTERNATIVE = 0.01
 """Values less probable than this are not offered: they only cost trust."""
 
-_PRODUCTS = re.compile(r"part-\d{8}\.parquet")
 _COLUMNS = ("item_id", "image_uri", "status", "image_sha256", "bundle_id", "review_reasons", "scores")
 _KEY = np.dtype(
     [
@@ -99,16 +97,16 @@ def open_questions(store: ResultStore, info: RunInfo, ledger: Ledger, selection:
     names = tuple(a.name for a in info.schema.attributes)
     chosen = [info.schema.attribute(name).name for name in selection.attributes]
     wanted = [name for name in names if not chosen or name in chosen]
-    disagreeing = _disagreeing(store, wanted)
+    on_hand = photos_on_hand(store.parts(ON_HAND_COLUMNS), ledger) if ledger else {}
+    products = ProductTags.read(store, info, ledger, wanted)
     with tempfile.TemporaryFile(prefix="tagger-review-") as file:
         lines = _Lines(file, selection.limit)
         compared = dict.fromkeys(f"manifest_{c.column}" for c in parse_comparisons(info.key.compare, info.schema))
         columns = [*_COLUMNS, *compared, *([DESCRIPTOR_COLUMN] if info.descriptors else [])]
         columns += [*(f"{name}{suffix}" for name in wanted for suffix in ("", "_confidence", "_decision"))]
-        on_hand = photos_on_hand(store.parts(ON_HAND_COLUMNS), ledger) if ledger else {}
         for table in store.parts(columns):
             part = _Part.of(table, info, ledger, on_hand)
-            found = [c for name in wanted for c in _candidates(part, name, disagreeing[name], selection.audit)]
+            found = [c for name in wanted for c in _candidates(part, name, products, selection.audit)]
             lines.add(part, found, _keys(part, found, info))
         yield from lines.in_order()
 
@@ -146,8 +144,8 @@ class _Part:
         scores = pc.list_flatten(table.column("scores")).to_numpy().astype(np.float32)
         logits = scores.reshape(table.num_rows, info.schema.n_scores)
         calibration = Calibration.from_dict(info.calibration)
-        rows = [i for i, item_id in enumerate(item_ids) if item_id in on_hand]
-        photos = [on_hand[item_ids[i]] for i in rows]
+        rows = [i for i, item_id in enumerate(item_ids) if item_id in on_hand or called_changed(reasons[i])]
+        photos = [on_hand.get(item_ids[i], frozenset((shas[i],))) for i in rows]
         doubts = [
             stored_doubts(item_ids[i], of_item, reasons[i], info, ledger)
             for i, of_item in zip(rows, photos, strict=True)
@@ -162,19 +160,24 @@ class _Part:
         return cls(table, info, ledger, on_hand, item_ids, shas, reasons, p, dict(zip(rows, tags, strict=True)))
 
     @cached_property
+    def item_hashes(self) -> npt.NDArray[np.uint64]:
+        """One number for every item_id, (rows,)."""
+        return np.array([number_of(item_id) for item_id in self.item_ids], np.uint64)
+
+    @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
         """One number for every (item_id, image_sha256), the same in every export, (rows,)."""
         pairs = zip(self.item_ids, self.shas, strict=True)
-        return np.array([_number(f"{item_id}\x1f{sha256}") for item_id, sha256 in pairs], np.uint64)
+        return np.array([number_of(f"{item_id}\x1f{sha256}") for item_id, sha256 in pairs], np.uint64)
 
     def tag_hashes(self, attribute: str) -> npt.NDArray[np.uint64]:
         """One number for every tag of `attribute`, (rows,)."""
-        return _mixed(self.hashes ^ np.uint64(_number(attribute)))
+        return _mixed(self.hashes ^ np.uint64(number_of(attribute)))
 
     def rejected(self, row: int, attribute: str) -> frozenset[str]:
         """Values that people ruled out for this tag."""
         item_id = self.item_ids[row]
-        verdict = verdict_of(self.ledger, item_id, self.on_hand.get(item_id, ()), attribute)
+        verdict = self.ledger.verdict_of_item(item_id, self.on_hand.get(item_id, ()), attribute)
         return verdict.rejected if verdict is not None else frozenset()
 
     def question(self, candidate: _Candidate) -> Question:
@@ -199,15 +202,18 @@ class _Part:
         )
 
     def _shop_word(self, candidate: _Candidate) -> str | None:
-        """The shop's word where it contradicts the tag, which the row itself says; photos may disagree besides."""
-        if f"{candidate.attribute}:{DISAGREEMENT}" not in self.reasons[candidate.row]:
+        """The shop's word where it is a reason to look; photos may disagree besides."""
+        if DISAGREEMENT not in candidate.reasons:
             return None
-        columns = {c.attribute.name: c.column for c in parse_comparisons(self.info.key.compare, self.info.schema)}
-        word: str | None = self.table.column(f"manifest_{columns[candidate.attribute]}")[candidate.row].as_py()
-        return word
+        for comparison in parse_comparisons(self.info.key.compare, self.info.schema):
+            if comparison.attribute.name == candidate.attribute:
+                word: str | None = self.table.column(f"manifest_{comparison.column}")[candidate.row].as_py()
+                best = np.array([comparison.attribute.index(candidate.value)], np.int64)
+                return word if comparison.verdicts([word], best)[0] == OTHER else None
+        return None
 
 
-def _candidates(part: _Part, name: str, disagreeing: frozenset[str], audit: float) -> Iterator[_Candidate]:
+def _candidates(part: _Part, name: str, products: ProductTags, audit: float) -> Iterator[_Candidate]:
     """The questions of one attribute in one part."""
     attribute = part.info.schema.attribute(name)
     values, confidences, decisions = (
@@ -215,7 +221,8 @@ def _candidates(part: _Part, name: str, disagreeing: frozenset[str], audit: floa
     )
     margins = _margins(part.p[name])
     sampled = _sampled(part.tag_hashes(name), audit) if audit > 0 else np.zeros(len(values), bool)
-    for i, item_id in enumerate(part.item_ids):
+    of_products = products.look_up(part.item_ids, part.item_hashes, name)
+    for i, said in enumerate(of_products):
         decision, value, confidence, margin = decisions[i], values[i], confidences[i], float(margins[i])
         reasons: tuple[str, ...] = ()
         if i in part.decided:
@@ -225,21 +232,26 @@ def _candidates(part: _Part, name: str, disagreeing: frozenset[str], audit: floa
             decision, value, confidence, reasons = tag.decision, tag.value, tag.confidence, tag.reasons
             margin = _margin_without(part.p[name][i], attribute.value_names, part.rejected(i, name))
         elif decision == "review":
-            reasons = _reasons_of(name, part.reasons[i])
-        if decision in ("accepted", "review") and item_id in disagreeing:
-            decision = "review"
-            reasons = reasons if DISAGREEMENT in reasons else (*reasons, DISAGREEMENT)
+            reasons = reasons_of(name, part.reasons[i])
+        if said is not None and decision in ("accepted", "review"):
+            if UNFAMILIAR_PHOTO in part.reasons[i] and not said.unfamiliar:
+                continue
+            decision, reasons = _as_the_product(decision, reasons, said)
         if decision == "accepted" and sampled[i]:
             reasons = (AUDIT,)
         if decision == "review" or reasons == (AUDIT,):
             yield _Candidate(i, name, value, round(confidence, 4), margin, reasons)
 
 
-def _reasons_of(name: str, reasons: Sequence[str]) -> tuple[str, ...]:
-    """What a row's reasons say of one attribute; where nothing, what they say of the whole photo."""
-    prefix = f"{name}:"
-    own = tuple(reason.removeprefix(prefix) for reason in reasons if reason.startswith(prefix))
-    return own or tuple(reason for reason in reasons if ":" not in reason)
+def _as_the_product(decision: str, reasons: tuple[str, ...], said: Said) -> tuple[str, tuple[str, ...]]:
+    """(decision, reasons) of a photo's tag, which is a question where its product's is."""
+    if not said.review:
+        return (decision if decision == "accepted" else "settled"), ()
+    if said.disagree and DISAGREEMENT not in reasons:
+        return "review", (*reasons, DISAGREEMENT)
+    if decision == "accepted" and said.reasons:  # the photos together are less sure than each of them
+        return "review", said.reasons
+    return decision, reasons
 
 
 def _margins(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -252,24 +264,6 @@ def _margins(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _margin_without(p: npt.NDArray[np.float64], names: Sequence[str], rejected: frozenset[str]) -> float:
     left = sorted((float(q) for q, name in zip(p, names, strict=True) if name not in rejected), reverse=True)
     return left[0] - left[1] if len(left) > 1 else 0.0
-
-
-def _disagreeing(store: ResultStore, attributes: Sequence[str]) -> dict[str, frozenset[str]]:
-    """attribute → products whose photos are accepted with different values; empty before a run's products are there."""
-    found: dict[str, set[str]] = {name: set() for name in attributes}
-    folder = storage.join(store.out, "products")
-    for file_name in storage.list_names(folder):
-        if _PRODUCTS.fullmatch(file_name):
-            path = storage.join(folder, file_name)
-            try:
-                table = read_parquet(path, ["item_id", *(f"{name}_disagreement" for name in attributes)])
-            except FileNotFoundError:  # a run is writing its products anew
-                continue
-            except (OSError, KeyError, pa.ArrowException) as error:
-                raise UsageError(f"cannot read {path}: {error}") from None
-            for name in attributes:
-                found[name].update(table.filter(table.column(f"{name}_disagreement")).column("item_id").to_pylist())
-    return {name: frozenset(items) for name, items in found.items()}
 
 
 # -- the order -------------------------------------------------------------------------------------------------
@@ -345,10 +339,6 @@ def _selected(keys: npt.NDArray[np.void], limit: int | None) -> npt.NDArray[np.i
     within[order] = np.arange(len(order)) - np.flatnonzero(starts)[np.cumsum(starts) - 1]
     urgent = doubtful[np.lexsort((margin, within))[:limit]]
     return np.sort(np.concatenate([urgent, first[audit]]))
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from tagger import storage
 from tagger.compare import EMPTY, OTHER, SAME, UNKNOWN, sure_enough
+from tagger.errors import UNSEEN_KINDS
 from tagger.final import DISAGREEMENT
 from tagger.ledger import Ledger
 from tagger.model.confidence import (
@@ -161,8 +162,9 @@ def _mark_changed_photos(
         if item.item_id in known and item.item_id not in spread:
             rows_of_item.setdefault(item.item_id, []).append(i)
     for item_id, rows in rows_of_item.items():
-        if not ok[rows].all():
+        if any(error.kind in UNSEEN_KINDS for i in rows if (error := work.errors[work.slot_of_row[i]]) is not None):
             continue
+        rows = [i for i in rows if ok[i]]
         photos = {facts.sha256 for i in rows if (facts := work.facts[work.slot_of_row[i]]) is not None}
         changed: set[str] = set()
         for attribute in job.schema.attributes:

@@ -40,6 +40,7 @@ from tagger.source.places import PhotoPlaces
 from tagger.tagging.device import default_batch_size, device_of
 from tagger.tagging.identity import absolute, finished, is_complete, plain
 from tagger.tagging.job import Decoder, Job, ShardWork, Sources, look
+from tagger.tagging.ledgers import RunLedger
 from tagger.tagging.options import RunOptions, check_options, check_reuse, default_out
 from tagger.tagging.pipeline import SECONDS_TO_NOTICE, tag_shards
 from tagger.tagging.reuse import Lists, PreviousRun, own_rows
@@ -60,6 +61,7 @@ class RunReport:
     out: str
     summary: dict[str, Any]
     already_complete: bool = False
+    inherited: str | None = None  # the ledger whose decisions hold here too, though nobody named it
 
 
 @dataclass
@@ -118,7 +120,8 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
         return RunReport(out, summary, already_complete=True)
     if options.lock and not storage.is_remote(out) and storage.is_held(out):  # a lease must be watched: see below
         raise LockedError(_HELD.format(out))
-    ledger = Ledger.read(_ledger_folder(options, store))
+    run_ledger = RunLedger.of(options.decisions, options.reuse, store)
+    ledger = run_ledger.read()
     scan = _stoppable(stop, partial(scan_manifest, manifest, options.shard_size, keep, options.limit, ledger.items()))
     with _held(options, out, stop) as lease, contextlib.closing(photos), _decoder(options) as decoder:
         store = ResultStore(out, lease)
@@ -128,13 +131,13 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
         previous = _previous(options, bundle, key, job, stop)
         if previous is not None and _only_decides_again(previous, key, options.manifest):
             job = replace(job, decide_again_only=True)
-        info = _run_info(options, bundle, key, job, scan.rows, store)
+        info = _run_info(options, bundle, key, job, scan.rows, run_ledger.folder)
         decoding = threading.BoundedSemaphore(max(2, len(os.sched_getaffinity(0))))
         looking = partial(
             look, job=job, fetch=photos, probe=photos.probe, previous=previous, decoding=decoding, decoder=decoder
         )
         sources = Sources(looking, ledger, previous, scan.spread)
-        _begin(store, info)
+        _begin(store, info, run_ledger)
         try:
             commits = _whole_commits(store, stop)
             store.remove_strays(commits)
@@ -159,7 +162,8 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
             raise IncompleteError(
                 f"{out} could not be written: {storage.reason(error)}; the same command goes on"
             ) from None
-    return RunReport(out, summary)
+    taken_over = None if options.decisions is not None or not ledger else run_ledger.inherited or run_ledger.folder
+    return RunReport(out, summary, inherited=taken_over if taken_over != store.default_decisions else None)
 
 
 _HELD = "another run is working on {}; wait for it or choose another --out"
@@ -271,7 +275,7 @@ def _only_decides_again(previous: PreviousRun, key: RunKey, manifest: str) -> bo
     )
 
 
-def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, rows: int, store: ResultStore) -> RunInfo:
+def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, rows: int, decisions: str) -> RunInfo:
     versions = {"tagger": __version__, "python": platform.python_version()}
     for package in ("numpy", "pyarrow", "pillow", "onnxruntime" if job.engine.device == "cpu" else "torch"):
         with contextlib.suppress(PackageNotFoundError):
@@ -283,7 +287,7 @@ def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, rows: 
         bundle_name=bundle.name,
         schema=bundle.schema,
         calibration=bundle.calibration.to_dict(),
-        decisions=_ledger_folder(options, store),
+        decisions=decisions,
         versions=versions,
         device=job.engine.device,
         started_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -292,14 +296,7 @@ def _run_info(options: RunOptions, bundle: Bundle, key: RunKey, job: Job, rows: 
     )
 
 
-def _ledger_folder(options: RunOptions, store: ResultStore) -> str:
-    """Where people's decisions are read; the folder in OUT has one spelling, so that OUT can be moved with it."""
-    if options.decisions is None or plain(options.decisions) == plain(store.default_decisions):
-        return store.default_decisions
-    return absolute(options.decisions)
-
-
-def _begin(store: ResultStore, info: RunInfo) -> None:
+def _begin(store: ResultStore, info: RunInfo, ledger: RunLedger) -> None:
     """Make OUT this run's; one that goes on keeps its start, and learns of a ledger or a bundle that moved."""
     existing = store.read_run()
     if existing is not None:
@@ -308,6 +305,7 @@ def _begin(store: ResultStore, info: RunInfo) -> None:
         store.remove_success()
         if info != existing:
             store.write_run(info)
+        ledger.copy_inherited()
     except FileNotFoundError:  # only another process takes away a file that is being written
         raise IncompleteError(
             f"another process works on {store.out} at the same time; the same command goes on"

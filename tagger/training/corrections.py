@@ -253,13 +253,19 @@ def _follow_from(mask: Mask, schema: Schema, verdicts: Mapping[str, Verdict], me
             continue
         parent, verdict = schema.by_name[attribute.parent], verdicts.get(attribute.name)
         parent_verdict = verdicts.get(parent.name)
-        parent_value = parent_verdict.value if parent_verdict is not None else None
-        if parent_value in parent.value_names:
-            if parent_value not in attribute.parent_values and (verdict is None or verdict.action != "set"):
-                mask[schema.slices[attribute.name]] = False
-        elif verdict is not None and verdict.action == "not_applicable" and parent_verdict is None:
-            part = mask[schema.slices[parent.name]]
-            applies = np.array([value in attribute.parent_values for value in parent.value_names])
+        excluded = parent_verdict is not None and (
+            parent_verdict.action == "not_applicable"
+            or (parent_verdict.value in parent.value_names and parent_verdict.value not in attribute.parent_values)
+        )
+        part = mask[schema.slices[parent.name]]
+        applies = np.array([value in attribute.parent_values for value in parent.value_names])
+        if excluded and (verdict is None or verdict.action != "set"):
+            mask[schema.slices[attribute.name]] = False
+        elif parent_verdict is not None or verdict is None:
+            continue
+        elif verdict.action == "set":  # so it applies, whatever the file says of the parent
+            part &= applies
+        elif verdict.action == "not_applicable":
             if (part & ~applies).any():
                 part &= ~applies
             elif not part.any() and not measured:

@@ -344,6 +344,22 @@ def test_the_summary_tells_of_a_comparison_and_of_words_that_name_nothing(
     assert "compare: category=kind there, none now" in one_sentence(ended)
 
 
+def test_decisions_that_a_run_takes_over_or_does_not_read_are_named(
+    tagger: Tagger, make_manifest: MakeManifest, dummy_bundle: str, tmp_path: Path
+) -> None:
+    manifest = make_manifest(3)
+    tagger("run", manifest, "--out", "one", "--bundle", dummy_bundle)
+    item = json.loads(tagger("export", "one", "--format", "jsonl").stdout.splitlines()[0])["item_id"]
+    (tmp_path / "words.csv").write_text(f"item_id,attribute,value\n{item},colour,red\n")
+    assert tagger("review", "apply", "one", "words.csv").code == 0
+    again = tagger("run", manifest, "--out", "two", "--bundle", dummy_bundle, "--reuse", "one")
+    assert "the decisions in one/decisions hold here too" in again.stderr
+    options = ("--out", "two", "--bundle", dummy_bundle, "--reuse", "one", "--decisions", "one/decisions")
+    ended = tagger("run", manifest, *options)
+    assert ended.code == 0
+    assert "two reads the decisions in two/decisions; for those in one/decisions" in ended.stderr
+
+
 def test_status_tells_the_state(tagger: Tagger, make_manifest: MakeManifest, dummy_bundle: str, tmp_path: Path) -> None:
     tagger("run", make_manifest(4), "--out", "out", "--bundle", dummy_bundle)
     assert tagger("status", "out").stdout.startswith("out: complete, 4 rows in 1 shards")

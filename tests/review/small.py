@@ -60,19 +60,24 @@ def ledger(*decisions: Decision) -> Ledger:
 
 
 def store_of(out: Path, photos: Sequence[tuple[str, str | None, Chances]], rows_per_part: int = 10) -> ResultStore:
-    """An OUT with one row for every (item_id, image_sha256 or None where the photo failed, chances)."""
+    """An OUT with one row for every (item_id, image_sha256, chances).
+
+    Of a photo that failed None stands for its sha256, of one that failed for another reason than a timeout `!kind`.
+    """
     store = ResultStore(str(out))
     for index, first in enumerate(range(0, len(photos), rows_per_part)):
         part = photos[first : first + rows_per_part]
+        failed = [photo is None or photo.startswith("!") for _, photo, _ in part]
+        kinds = [(photo or "!timeout")[1:] if bad else None for (_, photo, _), bad in zip(part, failed, strict=True)]
+        seen = [None if bad else photo for (_, photo, _), bad in zip(part, failed, strict=True)]
+        scores = [None if bad else logits(chances).tolist() for (*_, chances), bad in zip(part, failed, strict=True)]
         table = pa.table(
             {
                 "item_id": pa.array([item for item, _, _ in part], pa.string()),
-                "status": ["failed" if photo is None else "ok" for _, photo, _ in part],
-                "image_sha256": pa.array([photo for _, photo, _ in part], pa.string()),
-                "scores": pa.array(
-                    [None if photo is None else logits(chances).tolist() for _, photo, chances in part],
-                    pa.list_(pa.float32()),
-                ),
+                "status": ["failed" if bad else "ok" for bad in failed],
+                "error_kind": pa.array(kinds, pa.string()),
+                "image_sha256": pa.array(seen, pa.string()),
+                "scores": pa.array(scores, pa.list_(pa.float32())),
             }
         )
         shard = Shard(index, tuple(Item(first + i, item, "") for i, (item, _, _) in enumerate(part)))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from review.shop import FORMULA, HOSTILE, Shop, draw, write_lines
+from fakes import tag
+from review.shop import FORMULA, HOSTILE, PHOTOS, Shop, draw, write_lines
 
 from tagger.errors import DecisionsError, UsageError
 from tagger.ledger import Ledger, ledger_files
@@ -24,9 +27,10 @@ def apply(shop: Shop, text: str | bytes, reviewer: str = "mina") -> Applied:
 
 def refused(shop: Shop, text: str | bytes) -> str:
     """The error of a file that is not applied; nothing of it is."""
+    before = ledger_files(str(shop.ledger))
     with pytest.raises(DecisionsError) as caught:
         apply(shop, text)
-    assert ledger_files(str(shop.ledger)) == []
+    assert ledger_files(str(shop.ledger)) == before
     return str(caught.value)
 
 
@@ -283,3 +287,54 @@ def test_a_photo_drawn_twice_is_the_same_photo(tmp_path: Path) -> None:
     """What the tests here stand on: equal seeds give equal bytes, and only they do."""
     assert draw(tmp_path / "a.png", 1).read_bytes() == draw(tmp_path / "b.png", 1).read_bytes()
     assert draw(tmp_path / "a.png", 1).read_bytes() != draw(tmp_path / "b.png", 2).read_bytes()
+
+
+# -- photos of another night -------------------------------------------------------------------------------------
+
+
+def next_night(shop: Shop, folder: Path, change: str) -> Shop:
+    """The shop's results after the photo of 00123 changed or is gone; the ledger is the same."""
+    photos = folder / "photos"
+    shutil.copytree(shop.folder / "photos", photos)
+    shutil.copy(shop.folder / "shop.jsonl", folder)
+    photo = photos / f"{PHOTOS['00123'][0]}.png"
+    photo.unlink()
+    if change == "changed":
+        draw(photo, 999)
+    tag(folder / "shop.jsonl", shop.bundle, folder / "tonight", decisions=str(shop.ledger))
+    return replace(shop, out=folder / "tonight")
+
+
+def test_an_answer_is_taken_where_the_photo_cannot_be_read_tonight(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    photo = sha(shop, "00123")
+    tonight = next_night(shop, tmp_path / "night", "gone")
+    applied = apply(tonight, f"item_id,image_sha256,attribute,value\n00123,{photo},colour,navy\n")
+    assert applied.actions == {"set": 1}
+    (decision,) = written(tonight)
+    assert (decision["image_sha256"], decision["model_value"]) == (photo, None)
+    assert tonight.export()["00123"]["colour"] == "navy"
+    assert "no photo that could be read" in refused(tonight, "item_id,attribute,value\n00123,length,midi\n")
+
+
+def test_an_answer_about_bytes_that_are_gone_says_where_it_belongs(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    photo = sha(shop, "00123")
+    tonight = next_night(shop, tmp_path / "night", "changed")
+    text = f"item_id,image_sha256,attribute,value\n00123,{photo},colour,navy\n"
+    assert "apply the file to the result that it was exported from" in refused(tonight, text)
+    apply(shop, text)
+    assert "colour:photo_changed" in tonight.export()["00123"]["review_reasons"]
+    taken_back = f"item_id,image_sha256,attribute,action\n00123,{photo},colour,clear\n"
+    assert apply(tonight, taken_back).actions == {"clear": 1}
+    assert "photo_changed" not in tonight.export()["00123"]["review_reasons"]
+    assert not [line for line in tonight.review() if "photo_changed" in line["reason"]]
+
+
+def test_taking_back_one_of_two_words_says_that_the_other_holds(shop: Shop) -> None:
+    photos = [sha(shop, "several", i) for i in (0, 1)]
+    header = "item_id,image_sha256,attribute,value,action"
+    apply(shop, f"{header}\n" + "".join(f"several,{photo},colour,navy,\n" for photo in photos))
+    assert apply(shop, f"{header}\nseveral,{photos[0]},colour,,clear\n").still_decided == 1
+    assert shop.export()["several"]["colour"] == "navy"
+    assert apply(shop, f"{header}\nseveral,{photos[1]},colour,,clear\n").still_decided == 0

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
+from review.shop import command, read_csv
 
 from tagger.errors import BrakeError, RunKeyError, UsageError
+from tagger.ledger import ledger_files
 from tagger.source.fetch import PhotoSource
 from tagger.tagging.reuse import PreviousRun
 
@@ -359,3 +361,53 @@ def test_a_previous_result_that_vanishes_while_it_is_read_fails_shards_and_not_r
         shop.run(Progress(start=vanish), reuse=previous)
     assert sorted(shop.store().commits()) == [0, 2]
     assert all(row["status"] == "ok" for row in shop.rows())
+
+
+# -- decisions ---------------------------------------------------------------------------------------------------
+
+
+def decide_red(shop: Shop, out: Path, item_id: str, *options: str | Path) -> None:
+    file = shop.folder / "decisions.csv"
+    file.write_text(f"item_id,attribute,value\n{item_id},colour,red\n")
+    assert command("review", "apply", out, file, *options).exit_code == 0
+
+
+def colour_of(shop: Shop, out: Path, item_id: str) -> str:
+    lines = {line["item_id"]: line for line in read_csv(command("export", out).stdout_bytes)}
+    return lines[item_id]["colour"]
+
+
+def test_a_persons_words_do_not_end_with_the_result_they_were_given_on(shop: Shop, inferred: Inferred) -> None:
+    previous = stock(shop, 4, inferred)
+    decide_red(shop, previous, "00002")
+    report = shop.run(reuse=previous)
+    assert report.inherited == str(previous / "decisions")
+    assert colour_of(shop, shop.out, "00002") == "red"
+    assert {product["item_id"]: product["colour"] for product in shop.products()}["00002"] == "red"
+    decide_red(shop, shop.out, "00003")
+    shutil.rmtree(previous)
+    third = shop.run(out=shop.folder / "third", reuse=shop.out)
+    assert third.inherited == str(shop.out / "decisions")
+    assert [colour_of(shop, shop.folder / "third", item) for item in ("00002", "00003")] == ["red", "red"]
+    assert len(ledger_files(str(shop.folder / "third" / "decisions"))) == 2
+
+
+def test_a_ledger_that_the_previous_run_shared_is_shared_again(shop: Shop, inferred: Inferred) -> None:
+    ledger = shop.folder / "ledger"
+    previous = stock(shop, 3, inferred, decisions=ledger)
+    assert shop.run(out=shop.folder / "without", reuse=previous).inherited is None  # nobody has decided anything
+    decide_red(shop, previous, "00001")
+    report = shop.run(reuse=previous)
+    assert report.inherited == str(ledger)
+    decide_red(shop, shop.out, "00002")
+    assert len(ledger_files(str(ledger))) == 2
+    assert not (shop.out / "decisions").exists()
+
+
+def test_a_ledger_that_is_named_is_the_only_one(shop: Shop, inferred: Inferred) -> None:
+    previous = stock(shop, 3, inferred)
+    decide_red(shop, previous, "00001")
+    report = shop.run(reuse=previous, decisions=shop.folder / "ledger")
+    assert report.inherited is None
+    assert not ledger_files(str(shop.folder / "ledger"))
+    assert shop.products()[1]["colour"] == shop.rows()[1]["colour"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from review.shop import command, read_csv
 from tagging.conftest import Inferred, Shop
 
 from tagger.errors import RunKeyError, UsageError
+from tagger.model.bundle import load_bundle, save_bundle
 
 ITEMS = 24
 OTHER_CATEGORY = {"trousers": "Shoes", "shoes": "TOP", "top": "trousers"}
@@ -199,3 +201,35 @@ def test_a_person_is_told_both_words_and_settles_it(shop: Shop, plain: list[dict
     assert exported[item_id]["category"] == sure[item_id]["category"]
     assert exported[max(sure)]["category"] == ""
     assert "category:disagreement" in exported[max(sure)]["review_reasons"]
+
+
+def test_the_shops_word_counts_once_a_person_has_set_what_the_attribute_hangs_on(shop: Shop) -> None:
+    """Before, the sleeve was in review because the category was."""
+    shop.bundle = shop.save_bundle("bundle", threshold=0.0)
+    shop.stock(ITEMS)
+    bundle = load_bundle(str(shop.bundle))
+    strict = bundle.calibration.thresholds["0.95"] | {"category": None}
+    shop.bundle.joinpath("bundle.json").unlink()
+    save_bundle(replace(bundle, calibration=replace(bundle.calibration, thresholds={"0.95": strict})), str(shop.bundle))
+    write(shop, {}, {i: "long" if i % 2 else "short" for i in range(ITEMS)})
+    shop.run(compare=("sleeve=tone",))
+    sleeves = {row["item_id"]: row["sleeve"] for row in shop.rows() if row["sleeve"] is not None}
+    assert set(sleeves.values()) == {"long", "short"}
+    lines = [f"{item_id},category,top" for item_id in sleeves]
+    decisions = shop.folder / "decisions.csv"
+    decisions.write_text("\n".join(["item_id,attribute,value", *lines]) + "\n")
+    assert command("review", "apply", shop.out, decisions).exit_code == 0
+    exported = {line["item_id"]: line for line in read_csv(command("export", shop.out).stdout_bytes)}
+    asked = {
+        line["item_id"]: line["reason"]
+        for line in read_csv(command("review", "export", shop.out, "--attribute", "sleeve").stdout_bytes)
+    }
+    for i, (item_id, _) in enumerate(shop.items):
+        if item_id not in sleeves:
+            continue
+        word = "long" if i % 2 else "short"
+        if word == sleeves[item_id]:
+            assert (exported[item_id]["sleeve"], item_id in asked) == (word, False)
+        else:
+            assert exported[item_id]["sleeve"] == ""
+            assert asked[item_id].startswith(f"disagreement: feed says {word}, model says {sleeves[item_id]} at ")

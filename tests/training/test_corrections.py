@@ -74,6 +74,9 @@ def cells(photos: LabelledPhotos, row: int) -> str:
         ("top|shoes,long,", ("not_applicable", "sleeve", None), "shoes,,"),
         ("top,long,", ("not_applicable", "sleeve", None), "top,,"),  # which of the two is wrong, nobody said
         ("top,,", ("clear", "kind", None), "top,,"),
+        ("top|shoes,,", ("set", "sleeve", "long"), "top,long,"),  # shoes have no sleeves
+        ("shoes,,", ("set", "sleeve", "long"), ",long,"),  # what it is instead, nobody said
+        ("top,long,", ("not_applicable", "kind", None), ",,"),
     ],
 )
 def test_decision_becomes_a_label(label: Callable, before: str, decision: tuple[str, str, str], after: str) -> None:

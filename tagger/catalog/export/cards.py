@@ -19,6 +19,7 @@ from tagger.final import (
     ON_HAND_COLUMNS,
     FinalTag,
     Subject,
+    called_changed,
     final_tags,
     listed_reasons,
     photos_on_hand,
@@ -119,8 +120,8 @@ def _tags(
     if row["status"] != "ok":
         return {}, ()
     item_id, reasons = row["item_id"], row["review_reasons"]
-    if item_id in on_hand:
-        photos = on_hand[item_id]
+    if item_id in on_hand or called_changed(reasons):
+        photos = on_hand.get(item_id, frozenset((row["image_sha256"],)))
         scores = np.array(row["scores"], np.float32)
         subject = Subject(item_id, photos, stored_doubts(item_id, photos, reasons, info, ledger))
         sight = None

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger.errors import UsageError
-from tagger.final import ON_HAND_COLUMNS, photos_on_hand, verdict_of
+from tagger.final import ON_HAND_COLUMNS, photos_on_hand
 from tagger.ledger import Ledger
 from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, Calibration, Kinds, applies, kind_of, probabilities
 from tagger.products import combine_products, pool_photos
@@ -174,7 +174,7 @@ def _lay_decisions_over(
         if item_id not in on_hand:
             continue
         for column, attribute in enumerate(schema.attributes):
-            verdict = verdict_of(ledger, item_id, on_hand[item_id], attribute.name)
+            verdict = ledger.verdict_of_item(item_id, on_hand[item_id], attribute.name)
             if verdict is None:
                 continue
             block = chances[attribute.name][item]
