@@ -55,6 +55,7 @@ def write_out(out: Path, schema: Schema, things: Sequence[Thing], keep: Sequence
             {
                 "item_id": pa.array([thing.item_id for thing in part], pa.string()),
                 "status": ["ok"] * len(part),
+                "error_kind": pa.array([None] * len(part), pa.string()),
                 "image_sha256": [f"{first + i:064x}" for i in range(len(part))],
                 "scores": pa.array([scores(schema, thing) for thing in part], pa.list_(pa.float32())),
                 **{f"manifest_{c}": pa.array([thing.kept.get(c) for thing in part], pa.string()) for c in keep},
