@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger.errors import UNSEEN_KINDS
-from tagger.ledger import Ledger, Verdict
+from tagger.ledger import Ledger
 from tagger.model.confidence import (
     CONFIDENCE_DECIMALS,
     LOW_CONFIDENCE,
@@ -69,7 +69,7 @@ ON_HAND_COLUMNS = ("item_id", "status", "error_kind", "image_sha256")
 """What `photos_on_hand` reads of `tags/`."""
 
 
-def photos_on_hand(tables: Iterable[pa.Table], ledger: Ledger) -> dict[str, frozenset[str]]:
+def photos_on_hand(tables: Iterable[pa.Table], ledger: Ledger, whole: bool = True) -> dict[str, frozenset[str]]:
     """item_id → sha256 of the photos whose decisions hold tonight, for the items that people decided on.
 
     These are the photos that could be read. Where another one could not be had, it may be the very photo that was
@@ -78,6 +78,7 @@ def photos_on_hand(tables: Iterable[pa.Table], ledger: Ledger) -> dict[str, froz
 
     Args:
         tables: rows of `tags/`, all of an item's photos among them; at least `ON_HAND_COLUMNS`.
+        whole: False while a run has rows to commit, where any decided photo may be.
     """
     decided = pa.array(sorted(ledger.items()), pa.string())
     photos: dict[str, set[str]] = {}
@@ -93,7 +94,18 @@ def photos_on_hand(tables: Iterable[pa.Table], ledger: Ledger) -> dict[str, froz
     for item_id, n in out_of_reach.items():
         elsewhere = [sha256 for sha256 in ledger.photos_of_item(item_id) if sha256 not in photos[item_id]]
         photos[item_id].update(elsewhere[-n:])
+    if not whole:
+        for item_id, of_item in photos.items():
+            of_item.update(ledger.photos_of_item(item_id))
     return {item_id: frozenset(of_item) for item_id, of_item in photos.items()}
+
+
+def stored_photos_on_hand(store: ResultStore, info: RunInfo, ledger: Ledger) -> dict[str, frozenset[str]]:
+    """`photos_on_hand` of all rows that a run has committed."""
+    if not ledger:
+        return {}
+    rows = sum(committed.rows for committed in store.commits().values())
+    return photos_on_hand(store.parts(ON_HAND_COLUMNS), ledger, rows >= info.rows)
 
 
 def called_changed(review_reasons: Sequence[str]) -> bool:
@@ -170,6 +182,8 @@ def _final(i: int, subject: Subject, scored: Sequence[_Scored], ledger: Ledger) 
     possible: dict[str, npt.NDArray[np.float64]] = {}  # P(value) where people ruled values out
     names = [of.attribute.name for of in scored]
     verdicts = {name: ledger.verdict_of_item(subject.item_id, subject.photos, name) for name in names}
+    set_by_people = [name for name, verdict in verdicts.items() if verdict is not None and verdict.action == "set"]
+    told = [of.attribute for of in scored if of.parent is not None and of.attribute.name in set_by_people]
     for of in scored:
         name = of.attribute.name
         verdict = verdicts[name]
@@ -185,19 +199,11 @@ def _final(i: int, subject: Subject, scored: Sequence[_Scored], ledger: Ledger) 
             p_applies = _p_applies(of, i, parent, p_parent)
             tag = _model_tag(of, i, p_applies, verdict.rejected if verdict is not None else frozenset())
             doubts = list(subject.doubts.get(name, ()))
-            if DISAGREEMENT not in doubts and _excludes_a_word(tag, of.attribute, scored, verdicts):
-                doubts.append(DISAGREEMENT)
+            excluded = (child for child in told if child.parent == name and tag.value not in child.parent_values)
+            if tag.value is not None and DISAGREEMENT not in doubts and any(excluded):
+                doubts.append(DISAGREEMENT)  # the model leaves no place for what a person set
             result[name] = _with_doubts(tag, parent, doubts)
     return result
-
-
-def _excludes_a_word(
-    tag: FinalTag, attribute: Attribute, scored: Sequence[_Scored], verdicts: Mapping[str, Verdict | None]
-) -> bool:
-    """Whether the model's word on `attribute` leaves no place for what a person set of one that hangs on it."""
-    hanging = [of.attribute for of in scored if of.parent is attribute]
-    told = [child for child in hanging if (verdict := verdicts[child.name]) is not None and verdict.action == "set"]
-    return tag.value is not None and any(tag.value not in child.parent_values for child in told)
 
 
 def _own_confidence(of: _Scored, i: int, value: str | None) -> float | None:

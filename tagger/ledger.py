@@ -71,6 +71,7 @@ class Ledger:
     def __init__(self, decisions: Iterable[Decision]) -> None:
         """Takes `decisions` in the order in which they were applied; one that is given again counts where it stood."""
         self.ids: set[str] = set()
+        self._named: set[str] = set()
         self._words: dict[tuple[str, str], list[_Word]] = {}  # (item_id, attribute) → what was said, the last one last
         for order, decision in enumerate(decisions):
             if decision.decision_id not in self.ids:
@@ -104,6 +105,7 @@ class Ledger:
 
     def _add(self, decision: Decision, order: int) -> None:
         self.ids.add(decision.decision_id)
+        self._named.add(decision.item_id)
         key = (decision.item_id, decision.attribute)
         words = [word for word in self._words.get(key, ()) if _counts_beside(word, decision)]
         if decision.action != "clear":
@@ -129,25 +131,33 @@ class Ledger:
     def verdict_of_item(self, item_id: str, photos: Collection[str], attribute: str) -> Verdict | None:
         """What people say of an item's attribute by the words on its `photos`, as if these were one; or None.
 
-        The last word counts. Where it was said of a photo that is not among `photos`, and is not what the words on
-        these say, none of them counts: it was overruled, and what overruled it is gone.
+        The last word counts. Where what the words on these come to was overruled on a photo that is not among them,
+        none counts: what overruled it is gone.
         """
         words = self._words.get((item_id, attribute), ())
         there = [word for word in words if word.image_sha256 in photos]
         if not there:
             return None
         verdict = _verdict(there)
-        return verdict if not _overruled(verdict, words, photos) else verdict._replace(action=None, value=None)
+        return verdict if not _overruled(verdict, words) else verdict._replace(action=None, value=None)
 
     def photo_changed(self, item_id: str, photos: Collection[str], attribute: str) -> bool:
         """Whether people decided this attribute of the item, but no word on the `photos` that it has now counts."""
         words = self._words.get((item_id, attribute), ())
         there = [word for word in words if word.image_sha256 in photos]
-        return bool(words) and (not there or _overruled(_verdict(there), words, photos))
+        return bool(words) and (not there or _overruled(_verdict(there), words))
 
     def photos_of_item(self, item_id: str) -> Sequence[str]:
         """sha256 of the item's photos on which a decision about any attribute holds, the last decided one last."""
         return self._photos_of_item.get(item_id, ())
+
+    def photos_with_words(self, item_id: str, attribute: str) -> Sequence[str]:
+        """sha256 of the item's photos on which a decision about `attribute` holds."""
+        return list(dict.fromkeys(word.image_sha256 for word in self._words.get((item_id, attribute), ())))
+
+    def named_items(self) -> Set[str]:
+        """The items of all decisions, also of those that were taken back."""
+        return self._named
 
     def items(self) -> Set[str]:
         """The items on which a decision holds."""
@@ -192,12 +202,10 @@ def _verdict(words: Iterable[_Word]) -> Verdict:
     return Verdict(action, value, frozenset(rejected))
 
 
-def _overruled(verdict: Verdict, words: Sequence[_Word], photos: Collection[str]) -> bool:
-    """Whether the last of `words` is on none of the `photos`, and `verdict`, of the words on these, says otherwise."""
-    last = next((word for word in reversed(words) if word.action != "reject"), None)
-    if last is None or last.image_sha256 in photos or verdict.action is None:
-        return False
-    return (verdict.action, verdict.value) != (last.action, last.value)
+def _overruled(verdict: Verdict, words: Sequence[_Word]) -> bool:
+    """Whether `verdict`, of the words on some photos, is no longer what all of `words` come to."""
+    whole = _verdict(words)
+    return verdict.action is not None and (verdict.action, verdict.value) != (whole.action, whole.value)
 
 
 def decision_id(content: Sequence[str | None]) -> str:

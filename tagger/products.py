@@ -93,12 +93,13 @@ def combine_products(
     columns = [*_COLUMNS, *([DESCRIPTOR_COLUMN] if info.descriptors else [])]
     columns += [f"manifest_{column}" for column in columns_read(carry, comparisons)]
     rows = sum(committed.rows for committed in store.commits().values())
+    whole = rows >= info.rows
     buckets = min(MAX_BUCKETS, max(1, -(-rows // rows_per_bucket)))
     wanted = None if only is None else pa.array(sorted(only), pa.string())
     if buckets == 1:
         tables = list(_parts(store, columns, wanted))
         if tables:
-            yield _combine(pa.concat_tables(tables), info, ledger, carry)
+            yield _combine(pa.concat_tables(tables), info, ledger, carry, whole)
         return
     with tempfile.TemporaryDirectory(prefix="tagger-products-") as folder:
         _spill(_parts(store, columns, wanted), columns, Path(folder), buckets, checkpoint)
@@ -107,7 +108,7 @@ def combine_products(
             file = Path(folder) / f"{bucket}.arrow"
             if file.exists():
                 with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
-                    yield _combine(reader.read_all(), info, ledger, carry)
+                    yield _combine(reader.read_all(), info, ledger, carry, whole)
                 file.unlink()
 
 
@@ -141,7 +142,8 @@ def _hash_buckets(item_ids: pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int
     return np.array([zlib.crc32(text.encode()) % buckets for text in item_ids.to_pylist()], np.int64)
 
 
-def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str]) -> pa.Table:
+def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str], whole: bool) -> pa.Table:
+    """The products of a bucket; `whole` says that no row of theirs is still to be committed."""
     schema = info.schema
     calibration = Calibration.from_dict(info.calibration)
     target = info.key.target_precision
@@ -190,7 +192,9 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
         columns[f"{name}_decision"] = [DECISIONS[decision[i]] if seen[i] else None for i in range(n)]
         columns[f"{name}_disagreement"] = disagreement.tolist()
     if ledger:
-        _lay_over(_Items(table, item_ids, group, ok, logits, described, pool), info, ledger, columns, reasons)
+        on_hand = photos_on_hand([table], ledger, whole)
+        items = _Items(table, item_ids, group, ok, logits, described, pool)
+        _lay_over(items, info, ledger, on_hand, columns, reasons)
     columns["needs_review"] = [bool(listed) for listed in reasons]
     columns["review_reasons"] = reasons
     arrow = product_schema(schema)
@@ -324,14 +328,20 @@ class _Items:
     pool: Pool
 
 
-def _lay_over(items: _Items, info: RunInfo, ledger: Ledger, columns: dict[str, Any], reasons: list[list[str]]) -> None:
+def _lay_over(
+    items: _Items,
+    info: RunInfo,
+    ledger: Ledger,
+    on_hand: Mapping[str, Collection[str]],
+    columns: dict[str, Any],
+    reasons: list[list[str]],
+) -> None:
     """Change `columns` and `reasons` where people decided anything of an item.
 
     What hangs on a decided attribute is derived again, and so is whether the photos agree in it and whether the shop's
     own word contradicts it: before, it was in doubt only because the attribute was.
     """
     schema, names = info.schema, info.schema.by_name
-    on_hand = photos_on_hand([items.table], ledger)
     chosen = [i for i, item_id in enumerate(items.ids) if item_id in on_hand]
     if not chosen:
         return
@@ -366,7 +376,9 @@ def _photos_that_disagree(
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """attribute → items with two photos that are each accepted with another value, as people's words leave it."""
     ids = [items.ids[i] for i in items.group[items.ok]]
-    rows = np.array([i for i, item_id in enumerate(ids) if item_id in on_hand], np.int64)
+    several = np.bincount(items.group[items.ok], minlength=len(items.ids)) > 1
+    candidates = enumerate(zip(ids, several[items.group[items.ok]].tolist(), strict=True))
+    rows = np.array([i for i, (item_id, one_of_many) in candidates if one_of_many and item_id in on_hand], np.int64)
     sight = see(items.described[rows] if items.described is not None else None, Calibration.from_dict(info.calibration))
     tags = final_tags(items.logits[rows], [Subject(ids[i], on_hand[ids[i]]) for i in rows], info, ledger, sight)
     familiar = np.ones(len(rows), bool) if sight is None else ~sight.unfamiliar

@@ -189,6 +189,9 @@ def test_an_overruled_word_does_not_come_back_when_the_photo_of_the_last_one_is_
     verdict = ledger.verdict_of_item("1", ("a", "new"), "colour")
     assert verdict is not None
     assert verdict.action is None
+    ruled_out = Ledger([decided("set", "red", "a"), decided("reject", "red", "b")])
+    assert ruled_out.photo_changed("1", ("a", "new"), "colour")
+    assert ruled_out.verdict_of_item("1", ("a", "new"), "colour") == Verdict(None, None, frozenset())
     agreed = Ledger([decided("set", "red", "a"), decided("set", "red", "b")])
     assert not agreed.photo_changed("1", ("a", "new"), "colour")
     assert agreed.verdict_of_item("1", ("a", "new"), "colour") == Verdict("set", "red", frozenset())

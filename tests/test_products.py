@@ -187,6 +187,14 @@ def test_as_many_photos_as_failed_may_be_decided_ones_the_last_decided_first(tmp
     assert row["review_reasons"] == ["category:photo_changed", "sleeve:low_confidence"]
 
 
+def test_while_rows_are_to_come_the_decided_photo_may_be_among_them(tmp_path: Path) -> None:
+    store, decided = store_of(tmp_path, [("1", "b", RED)]), ledger(word("set", "colour", "green", photo="decided"))
+    for rows, colour, reasons in ((1, "red", ["colour:photo_changed"]), (2, "green", [])):
+        (table,) = combine_products(store, replace(run_info(), rows=rows), decided)
+        (row,) = table.to_pylist()
+        assert (row["colour"], row["review_reasons"]) == (colour, reasons)
+
+
 def test_photos_may_disagree_in_what_hangs_on_a_category_that_a_person_set(tmp_path: Path) -> None:
     """Before, both photos' sleeves were in review because the category was."""
     unsure = [0.4, 0.3, 0.3]

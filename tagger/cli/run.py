@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -93,7 +94,9 @@ def _say_whose_decisions(out: str, wanted: str) -> None:
 
     store = ResultStore(out)
     folder = ledger_folder(store, store.require_run())
-    if plain(folder) != plain(wanted) and ledger_files(wanted):
+    with contextlib.suppress(OSError):
+        if plain(folder) == plain(wanted) or not ledger_files(wanted):
+            return
         click.echo(
             f"tagger: {out} reads the decisions in {folder}; for those in {wanted} name them to export and review",
             err=True,

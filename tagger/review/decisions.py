@@ -35,9 +35,9 @@ import pyarrow.compute as pc
 
 from tagger import storage
 from tagger.errors import UNSEEN_KINDS, DecisionsError, SchemaError
-from tagger.final import ledger_folder
+from tagger.final import ledger_folder, stored_photos_on_hand
 from tagger.ledger import ACTIONS, Decision, Ledger, TagKey, append, decision_id
-from tagger.results import ResultStore
+from tagger.results import ResultStore, RunInfo
 from tagger.schema import Attribute, Schema
 from tagger.spreadsheet import unquote
 
@@ -156,16 +156,17 @@ def apply_decisions(
         known=len(known),
         overruled=sum(not _holds(decision, ledger) for decision in known),
         undecided=undecided,
-        still_decided=_still_decided([d for d in new if d.action == "clear"], photos, folder),
+        still_decided=_still_decided([d for d in new if d.action == "clear"], store, info, folder),
     )
 
 
-def _still_decided(cleared: Sequence[Decision], photos: Mapping[str, _Item], folder: str) -> int:
+def _still_decided(cleared: Sequence[Decision], store: ResultStore, info: RunInfo, folder: str) -> int:
     """How many of the `cleared` decisions are on a tag that a word on another photo of the item decides."""
     if not cleared:
         return 0
     ledger = Ledger.read(folder)
-    left = (ledger.verdict_of_item(d.item_id, photos[d.item_id].photos, d.attribute) for d in cleared)
+    on_hand = stored_photos_on_hand(store, info, ledger)
+    left = (ledger.verdict_of_item(d.item_id, on_hand.get(d.item_id, ()), d.attribute) for d in cleared)
     return sum(verdict is not None and verdict.action is not None for verdict in left)
 
 
@@ -305,10 +306,8 @@ def _photos_of(store: ResultStore, answers: Sequence[_Answer]) -> dict[str, _Ite
     names = sorted({answer.attribute.name for answer in answers})
     for table in store.parts(["item_id", "image_sha256", "status", "error_kind", "bundle_id", *names]):
         for row in table.filter(pc.is_in(table.column("item_id"), item_ids)).to_pylist():
-            unread = row["status"] != "ok" and row["error_kind"] in UNSEEN_KINDS
-            if row["status"] == "ok" or unread:
-                of_item = photos.setdefault(row["item_id"], _Item(row["bundle_id"]))
-                of_item.unread |= unread
+            of_item = photos.setdefault(row["item_id"], _Item(row["bundle_id"]))
+            of_item.unread |= row["error_kind"] in UNSEEN_KINDS
             if row["status"] == "ok":
                 photo = _Photo(row["bundle_id"], {name: row[name] for name in names})
                 of_item.photos.setdefault(row["image_sha256"], photo)
@@ -322,20 +321,20 @@ def _decision(
     of_item = photos.get(answer.item_id)
     if of_item is None:
         return None
-    n = len(of_item.photos)
-    if not answer.image_sha256 and n > 1:
-        report.add(answer.line, f"item {answer.item_id!r} has {n} photos: image_sha256 must say which")
+    name = answer.attribute.name
+    with_words = ledger.photos_with_words(answer.item_id, name) if answer.action == "clear" else ()
+    meant = [answer.image_sha256] if answer.image_sha256 else list(with_words or of_item.photos)
+    if len(meant) > 1:
+        report.add(answer.line, f"item {answer.item_id!r} has {len(meant)} photos: image_sha256 must say which")
         return None
-    sha256 = answer.image_sha256 or next(iter(of_item.photos), "")
+    sha256 = meant[0] if meant else ""
     photo = of_item.photos.get(sha256)
-    decided = ledger.verdict(answer.item_id, sha256, answer.attribute.name) is not None
-    if photo is None and ((of_item.unread and _SHA256.fullmatch(sha256)) or (decided and answer.action == "clear")):
-        photo = _Photo(of_item.bundle_id, {answer.attribute.name: None})  # it is one of another night
+    if photo is None and ((of_item.unread and _SHA256.fullmatch(sha256)) or sha256 in with_words):
+        photo = _Photo(of_item.bundle_id, {name: None})  # it is one of another night
     if photo is None:
         which = f"photo {sha256[:16]}…" if sha256 else "photo that could be read"
         report.add(answer.line, f"item {answer.item_id!r} has no {which} in {out}; {_MEND}")
         return None
-    name = answer.attribute.name
     value, model_value = answer.value, photo.values[name]
     if answer.action == "reject" and value is None:
         value = model_value

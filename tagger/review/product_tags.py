@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from tagger import storage
 from tagger.errors import UsageError
-from tagger.final import DISAGREEMENT
+from tagger.final import DISAGREEMENT, ledger_folder
 from tagger.ledger import Ledger
 from tagger.model.confidence import UNFAMILIAR_PHOTO
 from tagger.products import combine_products
@@ -36,6 +36,8 @@ class Said(NamedTuple):
     reasons: tuple[str, ...] = ()  # of an item that people decided something of: why the attribute is in review
 
 
+_SETTLED = Said(False, False, False)
+_NOTHING_OPEN: Mapping[str, Said] = {}
 _OPEN, _DISAGREEING = 1, 2  # bits of `ProductTags.codes`
 
 
@@ -47,15 +49,17 @@ class ProductTags:
     hashes: npt.NDArray[np.uint64]  # (products,) of their item ids, ascending; products/ as the run left them
     codes: npt.NDArray[np.uint8]  # (products, names)
     unfamiliar: npt.NDArray[np.bool_]  # (products,)
-    decided: Mapping[str, Mapping[str, Said]]  # item_id → attribute → what holds now
+    decided: Mapping[str, Mapping[str, Said]]  # item_id → attribute in review → what holds now
 
     @classmethod
     def read(cls, store: ResultStore, info: RunInfo, ledger: Ledger, names: Sequence[str]) -> ProductTags:
         """Empty before a run's products are there, but for what people decided."""
         decided = {}
-        for table in combine_products(store, info, ledger, only=ledger.items()) if ledger else ():
+        named = ledger.named_items() | Ledger.read(ledger_folder(store, info)).named_items()
+        for table in combine_products(store, info, ledger, only=named) if named else ():
             for row in table.to_pylist():
-                decided[row["item_id"]] = {name: _said(row, name) for name in names}
+                said = {name: _said(row, name) for name in names if row[f"{name}_decision"] == "review"}
+                decided[row["item_id"]] = said or _NOTHING_OPEN
         hashes, codes, unfamiliar = [], [], []
         columns = [f"{name}{suffix}" for name in names for suffix in ("_decision", "_disagreement")]
         for table in _stored_products(store, ["item_id", "n_ok", "review_reasons", *columns]):
@@ -66,10 +70,14 @@ class ProductTags:
                 review = pc.fill_null(pc.equal(table.column(f"{name}_decision"), "review"), False)
                 by_name[:, column] = _OPEN * review.to_numpy()
                 by_name[:, column] |= _DISAGREEING * table.column(f"{name}_disagreement").to_numpy().astype(np.uint8)
+            reasons = table.column("review_reasons").to_pylist()
+            for row, listed in enumerate(reasons):  # also where the shop's own word is another one
+                for text in listed:
+                    name, _, why = text.rpartition(":")
+                    if why == DISAGREEMENT and name in names:
+                        by_name[row, names.index(name)] |= _DISAGREEING
             codes.append(by_name)
-            unfamiliar.append(
-                np.array([UNFAMILIAR_PHOTO in r for r in table.column("review_reasons").to_pylist()], bool)
-            )
+            unfamiliar.append(np.array([UNFAMILIAR_PHOTO in listed for listed in reasons], bool))
         if not hashes:
             return cls(names, np.zeros(0, np.uint64), np.zeros((0, len(names)), np.uint8), np.zeros(0, bool), decided)
         all_hashes = np.concatenate(hashes)
@@ -84,20 +92,19 @@ class ProductTags:
         column = self.names.index(name)
         for item_id, at, there in zip(item_ids, place.tolist(), found.tolist(), strict=True):
             if item_id in self.decided:
-                yield self.decided[item_id][name]
+                yield self.decided[item_id].get(name, _SETTLED)
             elif there:
                 code = int(self.codes[at, column])
-                yield Said(code > 0, bool(code & _DISAGREEING), bool(self.unfamiliar[at]))
+                yield Said(bool(code & _OPEN), bool(code & _DISAGREEING), bool(self.unfamiliar[at]))
             else:
                 yield None
 
 
 def _said(row: Mapping[str, Any], name: str) -> Said:
-    """What a row of products/ says of an attribute."""
+    """What a product says of an attribute that is in review."""
     reasons = reasons_of(name, row["review_reasons"])
     disagree = row[f"{name}_disagreement"] or DISAGREEMENT in reasons
-    review = row[f"{name}_decision"] == "review"
-    return Said(review, disagree, UNFAMILIAR_PHOTO in row["review_reasons"], reasons if review else ())
+    return Said(True, disagree, UNFAMILIAR_PHOTO in row["review_reasons"], reasons)
 
 
 def _stored_products(store: ResultStore, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -32,13 +32,12 @@ import pyarrow.compute as pc
 from tagger.compare import OTHER, parse_comparisons
 from tagger.final import (
     DISAGREEMENT,
-    ON_HAND_COLUMNS,
     FinalTag,
     Subject,
     called_changed,
     final_tags,
-    photos_on_hand,
     stored_doubts,
+    stored_photos_on_hand,
 )
 from tagger.ledger import Ledger
 from tagger.model.confidence import UNFAMILIAR_PHOTO, Calibration, probabilities
@@ -97,7 +96,8 @@ def open_questions(store: ResultStore, info: RunInfo, ledger: Ledger, selection:
     names = tuple(a.name for a in info.schema.attributes)
     chosen = [info.schema.attribute(name).name for name in selection.attributes]
     wanted = [name for name in names if not chosen or name in chosen]
-    on_hand = photos_on_hand(store.parts(ON_HAND_COLUMNS), ledger) if ledger else {}
+    store = store.as_of_now()  # it is read more than once
+    on_hand = stored_photos_on_hand(store, info, ledger)
     products = ProductTags.read(store, info, ledger, wanted)
     with tempfile.TemporaryFile(prefix="tagger-review-") as file:
         lines = _Lines(file, selection.limit)

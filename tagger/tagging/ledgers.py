@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tagger import storage
+from tagger.errors import DecisionsError
 from tagger.final import ledger_folder
 from tagger.ledger import Ledger, ledger_files
 from tagger.results import ResultStore
@@ -32,14 +33,16 @@ class RunLedger:
             return cls(absolute(decisions))
         if decisions is not None or reuse is None:
             return cls(store.default_decisions)
-        previous = ResultStore(reuse)
-        info = previous.read_run()
-        folder = ledger_folder(previous, info) if info is not None else previous.default_decisions
-        if not ledger_files(folder) or plain(folder) == plain(store.default_decisions):
+        own, previous = store.read_run(), ResultStore(reuse)
+        before = previous.read_run()
+        folder = ledger_folder(previous, before) if before is not None else previous.default_decisions
+        if own is not None and plain(ledger_folder(store, own)) != plain(store.default_decisions):
+            return cls(absolute(ledger_folder(store, own)))  # a run that goes on keeps the ledger that it began with
+        if folder == previous.default_decisions:
+            return cls(store.default_decisions, None if plain(folder) == plain(store.default_decisions) else folder)
+        if own is not None or plain(folder) == plain(store.default_decisions):
             return cls(store.default_decisions)
-        if folder != previous.default_decisions:
-            return cls(absolute(folder))
-        return cls(store.default_decisions, folder)
+        return cls(absolute(folder))
 
     def read(self) -> Ledger:
         """All that people decided, also what was not copied yet."""
@@ -49,8 +52,13 @@ class RunLedger:
         """Copy what the folder lacks; files of a ledger never change, and their names hold a digest."""
         if self.inherited is None:
             return
-        there = set(ledger_files(self.folder))
-        for name in ledger_files(self.inherited):
-            if name not in there:
-                data = storage.read_bytes(storage.join(self.inherited, name))
-                storage.write_bytes(storage.join(self.folder, name), data)
+        try:
+            there = set(ledger_files(self.folder))
+            for name in ledger_files(self.inherited):
+                if name not in there:
+                    data = storage.read_bytes(storage.join(self.inherited, name))
+                    storage.write_bytes(storage.join(self.folder, name), data)
+        except OSError as error:
+            raise DecisionsError(
+                f"cannot copy the ledger {self.inherited} to {self.folder}: {storage.reason(error)}"
+            ) from None

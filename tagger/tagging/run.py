@@ -148,6 +148,7 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
             _tag(job, works, store, sources, stop, progress.advance)
             _tag_leftovers(job, plan, store, sources, stop)
             checkpoint = partial(_checkpoint, stop)
+            run_ledger.copy_inherited()
             ledger = Ledger.read(info.decisions)  # again: what people decided meanwhile is theirs to see
             store.write_products(combine_products(store, info, ledger, checkpoint, PRODUCT_ROWS_IN_MEMORY))
             summary = summarise(store, scan.rows, before, time.monotonic() - started)

@@ -198,7 +198,7 @@ def test_one_bad_line_rejects_the_whole_file_and_all_of_them_are_named(shop: Sho
         16: "the item_id is empty",
         17: "not a time",
         18: "without a time zone",
-        19: "has no tagged photo of an item 'no photo'",
+        19: "item 'no photo' has no photo that could be read",
         20: "not a time",
     }
     lines = text.splitlines()
@@ -338,3 +338,29 @@ def test_taking_back_one_of_two_words_says_that_the_other_holds(shop: Shop) -> N
     assert apply(shop, f"{header}\nseveral,{photos[0]},colour,,clear\n").still_decided == 1
     assert shop.export()["several"]["colour"] == "navy"
     assert apply(shop, f"{header}\nseveral,{photos[1]},colour,,clear\n").still_decided == 0
+
+
+def test_taking_back_finds_the_photo_that_carries_the_word(shop: Shop) -> None:
+    photos = [sha(shop, "several", i) for i in (0, 1)]
+    apply(shop, f"item_id,image_sha256,attribute,value\nseveral,{photos[1]},colour,navy\n")
+    applied = apply(shop, "item_id,attribute,action\nseveral,colour,clear\n")
+    assert (applied.actions, applied.still_decided) == ({"clear": 1}, 0)
+    assert written(shop)[-1]["image_sha256"] == photos[1]
+    assert "image_sha256 must say which" in refused(shop, "item_id,attribute,action\nseveral,pattern,clear\n")
+
+
+def test_a_word_that_was_taken_back_after_the_night_is_a_question_again(shop: Shop, tmp_path: Path) -> None:
+    """products/ of that night still hold it."""
+    first = next(line for line in shop.review() if line["item_id"] == "several")
+    apply(
+        shop,
+        "item_id,image_sha256,attribute,value\n"
+        + ",".join(("several", first["image_sha256"], first["attribute"], first["prediction"]))
+        + "\n",
+    )
+    tag(shop.folder / "shop.jsonl", shop.bundle, tmp_path / "tonight", decisions=str(shop.ledger), reuse=str(shop.out))
+    tonight = replace(shop, out=tmp_path / "tonight")
+    assert first["attribute"] not in {line["attribute"] for line in tonight.review() if line["item_id"] == "several"}
+    apply(tonight, f"item_id,attribute,action\nseveral,{first['attribute']},clear\n")
+    asked = {line["attribute"] for line in tonight.review() if line["item_id"] == "several"}
+    assert first["attribute"] in asked

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ import pyarrow as pa
 import pytest
 from review.shop import command, read_csv
 
-from tagger.errors import BrakeError, RunKeyError, UsageError
+from tagger.errors import BrakeError, RunKeyError, TaggerError, UsageError
 from tagger.ledger import ledger_files
 from tagger.source.fetch import PhotoSource
+from tagger.tagging import run as run_module
 from tagger.tagging.reuse import PreviousRun
 
 if TYPE_CHECKING:
@@ -395,8 +397,10 @@ def test_a_persons_words_do_not_end_with_the_result_they_were_given_on(shop: Sho
 def test_a_ledger_that_the_previous_run_shared_is_shared_again(shop: Shop, inferred: Inferred) -> None:
     ledger = shop.folder / "ledger"
     previous = stock(shop, 3, inferred, decisions=ledger)
-    assert shop.run(out=shop.folder / "without", reuse=previous).inherited is None  # nobody has decided anything
+    early = shop.folder / "early"
+    assert shop.run(out=early, reuse=previous).inherited is None  # nobody has decided anything yet
     decide_red(shop, previous, "00001")
+    assert colour_of(shop, early, "00001") == "red"
     report = shop.run(reuse=previous)
     assert report.inherited == str(ledger)
     decide_red(shop, shop.out, "00002")
@@ -411,3 +415,41 @@ def test_a_ledger_that_is_named_is_the_only_one(shop: Shop, inferred: Inferred) 
     assert report.inherited is None
     assert not ledger_files(str(shop.folder / "ledger"))
     assert shop.products()[1]["colour"] == shop.rows()[1]["colour"]
+
+
+def test_a_run_that_goes_on_keeps_the_ledger_that_it_began_with(shop: Shop, inferred: Inferred) -> None:
+    previous = stock(shop, 3, inferred)
+    with pytest.raises(BrakeError):
+        shop.run(reuse=previous, min_rows=100)
+    decide_red(shop, shop.out, "00001")
+    moved = replace(shop.store(previous).require_run(), decisions=str(shop.folder / "shared"))
+    shop.store(previous).write_run(moved)
+    decide_red(shop, previous, "00002")
+    shop.run(reuse=previous)
+    assert colour_of(shop, shop.out, "00001") == "red"
+    assert {product["item_id"]: product["colour"] for product in shop.products()}["00001"] == "red"
+
+
+def test_what_is_decided_on_the_previous_result_meanwhile_is_taken_along(
+    shop: Shop, inferred: Inferred, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    previous = stock(shop, 3, inferred)
+    leftovers = run_module._tag_leftovers
+
+    def late(*arguments: object) -> None:
+        leftovers(*arguments)  # type: ignore[arg-type]
+        decide_red(shop, previous, "00002")
+
+    monkeypatch.setattr(run_module, "_tag_leftovers", late)
+    shop.run(reuse=previous)
+    assert {product["item_id"]: product["colour"] for product in shop.products()}["00002"] == "red"
+    assert colour_of(shop, shop.out, "00002") == "red"
+
+
+def test_a_ledger_of_the_previous_result_that_cannot_be_listed_is_an_error_that_names_it(
+    shop: Shop, inferred: Inferred
+) -> None:
+    previous = stock(shop, 3, inferred)
+    (previous / "decisions").write_text("no folder")
+    with pytest.raises(TaggerError, match=r"ledger .*previous/decisions"):
+        shop.run(reuse=previous)

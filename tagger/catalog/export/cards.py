@@ -16,14 +16,13 @@ from tagger import storage
 from tagger.catalog.export.gallery import Card, GallerySummary, Tag, thumbnail, write_gallery
 from tagger.errors import ImageError
 from tagger.final import (
-    ON_HAND_COLUMNS,
     FinalTag,
     Subject,
     called_changed,
     final_tags,
     listed_reasons,
-    photos_on_hand,
     stored_doubts,
+    stored_photos_on_hand,
 )
 from tagger.ledger import Ledger
 from tagger.model.confidence import Calibration, see
@@ -39,6 +38,7 @@ def write_photo_page(
 ) -> int:
     """Write the gallery of the first `limit` rows as UTF-8; returns how many there are."""
     text = io.TextIOWrapper(output, "utf-8", newline="\n")
+    store = store.as_of_now()  # it is read more than once
     cards = gallery_cards(store, info, ledger, fetch, language, limit)
     written = write_gallery(cards, gallery_summary(store, info, ledger, limit), text)
     text.detach()  # flushed, and `output` stays open
@@ -68,7 +68,11 @@ def _review_since(store: ResultStore, info: RunInfo, ledger: Ledger) -> int:
     """How many more rows than the run counted need review since people decided; below zero: fewer."""
     if not ledger:
         return 0
-    change, decided, on_hand = 0, pa.array(sorted(ledger.items()), pa.string()), _on_hand(store, ledger)
+    change, decided, on_hand = (
+        0,
+        pa.array(sorted(ledger.items()), pa.string()),
+        stored_photos_on_hand(store, info, ledger),
+    )
     for table in store.parts([*_COLUMNS, *_tag_columns(info)]):
         for row in table.filter(pc.is_in(table.column("item_id"), decided)).to_pylist():
             change += bool(_tags(row, info, ledger, on_hand)[1]) - bool(row["review_reasons"])
@@ -89,7 +93,7 @@ def gallery_cards(
         fetch: gives the photos; one that cannot be had, or has other bytes by now, leaves its card without a picture.
         language: of the labels, 'en' or 'ko'.
     """
-    folder, on_hand = storage.parent(info.manifest) or ".", _on_hand(store, ledger)
+    folder, on_hand = storage.parent(info.manifest) or ".", stored_photos_on_hand(store, info, ledger)
     for table in store.parts([*_COLUMNS, *_tag_columns(info)]):
         for row in table.slice(0, limit).to_pylist():
             tags, reasons = _tags(row, info, ledger, on_hand)
@@ -107,10 +111,6 @@ def gallery_cards(
         limit -= min(limit, table.num_rows)
         if limit == 0:
             return
-
-
-def _on_hand(store: ResultStore, ledger: Ledger) -> dict[str, frozenset[str]]:
-    return photos_on_hand(store.parts(ON_HAND_COLUMNS), ledger) if ledger else {}
 
 
 def _tags(

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagger.errors import UsageError
-from tagger.final import ON_HAND_COLUMNS, photos_on_hand
+from tagger.final import stored_photos_on_hand
 from tagger.ledger import Ledger
 from tagger.model.confidence import DECISIONS, NOT_APPLICABLE, Calibration, Kinds, applies, kind_of, probabilities
 from tagger.products import combine_products, pool_photos
@@ -54,7 +54,7 @@ def read_points(store: ResultStore, info: RunInfo, ledger: Ledger) -> Points:
     """One point per item_id with at least one committed photo, in the order of the manifest."""
     store = store.as_of_now()
     photos = _read_photos(store, info)
-    on_hand = photos_on_hand(store.parts(ON_HAND_COLUMNS), ledger) if ledger else {}
+    on_hand = stored_photos_on_hand(store, info, ledger)
     chances = probabilities(photos.pooled, info.schema, Calibration.from_dict(info.calibration), photos.kind)
     human = _lay_decisions_over(chances, on_hand, photos.item_ids, info.schema, ledger)
     best, confidence, decision = _final_tags(store, info, ledger, photos.item_ids)
