@@ -226,14 +226,16 @@ def _model_tag(of: _Scored, i: int, p_applies: float, rejected: frozenset[str]) 
     names = of.attribute.value_names
     if p_applies < MIN_APPLIES:
         return FinalTag(None, None, "not_applicable", (), False)
-    allowed = [k for k, value in enumerate(names) if value not in rejected]
-    if not allowed:  # people ruled out all that it could be
-        return FinalTag(None, None, "not_applicable", (), True)
-    best = max(allowed, key=lambda k: float(of.p[i, k]))
+    best = first = int(of.p[i].argmax())
+    if rejected:
+        allowed = [k for k, value in enumerate(names) if value not in rejected]
+        if not allowed:  # people ruled out all that it could be
+            return FinalTag(None, None, "not_applicable", (), True)
+        best = max(allowed, key=lambda k: float(of.p[i, k]))
     confidence = float(np.round(of.p[i, best] * p_applies, CONFIDENCE_DECIMALS))
     if of.threshold is None or names[best] in of.vetoed or of.unchecked[i]:
         reason = NO_THRESHOLD
-    elif confidence < round(of.threshold, CONFIDENCE_DECIMALS) or names[int(of.p[i].argmax())] in rejected:
+    elif confidence < round(of.threshold, CONFIDENCE_DECIMALS) or names[first] in rejected:
         reason = LOW_CONFIDENCE
     else:
         return FinalTag(names[best], confidence, "accepted", (), False)
@@ -257,7 +259,7 @@ def _p_applies(of: _Scored, i: int, parent: FinalTag | None, p_parent: npt.NDArr
 
 def _with_doubts(tag: FinalTag, parent: FinalTag | None, doubts: Sequence[str]) -> FinalTag:
     """`tag` in review for further reasons, or because what it hangs on is in review."""
-    if tag.value is None:
+    if tag.value is None or (not doubts and (tag.reasons or parent is None or parent.decision != "review")):
         return tag
     reasons = (*tag.reasons, *doubts)
     if not reasons and parent is not None and parent.decision == "review":

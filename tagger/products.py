@@ -179,6 +179,11 @@ def _combine(table: pa.Table, info: RunInfo, ledger: Ledger, carry: Sequence[str
         disputed = disagreement | contradicted.get(name, np.zeros(n, bool))
         parent_in_doubt = in_doubt[attribute.parent] if attribute.parent is not None else np.zeros(n, bool)
         decision = np.where((disputed | parent_in_doubt) & (tags.decision == ACCEPTED), REVIEW, tags.decision)
+        applies_to = group[ok][pool.counted][photos.decision[pool.counted] != NOT_APPLICABLE]
+        nowhere = (
+            np.bincount(applies_to, minlength=n) == 0
+        )  # no photo has it; the pool may leave it a trace of a chance
+        decision = np.where(nowhere & (decision == REVIEW), NOT_APPLICABLE, decision)
         in_doubt[name] = seen & (decision == REVIEW)
         for i in np.flatnonzero(in_doubt[name]):
             why = DISAGREEMENT if disputed[i] else REASONS[tags.reason[i] or LOW_CONFIDENCE]
@@ -345,7 +350,7 @@ def _lay_over(
     chosen = [i for i, item_id in enumerate(items.ids) if item_id in on_hand]
     if not chosen:
         return
-    disagreement = _photos_that_disagree(items, info, ledger, on_hand)
+    disagreement, nowhere = _by_photo(items, info, ledger, on_hand)
     doubts: list[dict[str, list[str]]] = []
     for i in chosen:
         whole = [reason for reason in reasons[i] if reason in WHOLE_PHOTO]
@@ -366,15 +371,27 @@ def _lay_over(
         final = finals()
     n_ok = columns["n_ok"]
     for i, tags in zip(chosen, final, strict=True):
+        for name, tag in tags.items():
+            if nowhere[name][i] and tag.decision == "review" and not tag.human:
+                tags[name] = FinalTag(None, None, "not_applicable", (), False)
         _overlay(columns, reasons, i, tags if n_ok[i] else _of_people_alone(tags, schema))
         for name in names:
             columns[f"{name}_disagreement"][i] = bool(disagreement[name][i])
 
 
-def _photos_that_disagree(
+ByItem = dict[str, npt.NDArray[np.bool_]]
+"""attribute → (items,)"""
+
+
+def _by_photo(
     items: _Items, info: RunInfo, ledger: Ledger, on_hand: Mapping[str, Collection[str]]
-) -> dict[str, npt.NDArray[np.bool_]]:
-    """attribute → items with two photos that are each accepted with another value, as people's words leave it."""
+) -> tuple[ByItem, ByItem]:
+    """What the photos of decided items say one by one, as people's words leave it.
+
+    Returns:
+        Items with two photos that are each accepted with another value, and items none of whose several photos has
+        the attribute.
+    """
     ids = [items.ids[i] for i in items.group[items.ok]]
     several = np.bincount(items.group[items.ok], minlength=len(items.ids)) > 1
     candidates = enumerate(zip(ids, several[items.group[items.ok]].tolist(), strict=True))
@@ -383,12 +400,15 @@ def _photos_that_disagree(
     tags = final_tags(items.logits[rows], [Subject(ids[i], on_hand[ids[i]]) for i in rows], info, ledger, sight)
     familiar = np.ones(len(rows), bool) if sight is None else ~sight.unfamiliar
     group = items.group[items.ok][rows]
-    found = {}
+    disagreement, nowhere = {}, {}
     for name, attribute in info.schema.by_name.items():
         by_model = [t[name].value if t[name].decision == "accepted" and not t[name].human else None for t in tags]
         best = np.array([-1 if value is None else attribute.index(value) for value in by_model], np.int64)
-        found[name] = _disagree(group, best, familiar & (best >= 0), len(items.ids))
-    return found
+        disagreement[name] = _disagree(group, best, familiar & (best >= 0), len(items.ids))
+        has = np.array([t[name].decision != "not_applicable" for t in tags], bool)
+        seen, applies_to = (np.bincount(group[mask], minlength=len(items.ids)) for mask in (familiar, familiar & has))
+        nowhere[name] = (seen > 0) & (applies_to == 0)
+    return disagreement, nowhere
 
 
 def _doubt_contradicted(

@@ -187,6 +187,22 @@ def test_as_many_photos_as_failed_may_be_decided_ones_the_last_decided_first(tmp
     assert row["review_reasons"] == ["category:photo_changed", "sleeve:low_confidence"]
 
 
+def test_an_attribute_that_no_photo_has_is_not_the_products(tmp_path: Path) -> None:
+    """The sure photo of a shoe decides the category, the unsure one leaves sleeves a trace of a chance."""
+    shoe: Chances = {"category": [0.002, 0.002, 0.996]}
+    other: Chances = {"category": [0.02, 0.02, 0.96]}
+    loose = replace(CALIBRATION, pooling={"category": -0.9})  # together less sure than each of them
+    photos: list[Photo] = [("1", "a", shoe), ("1", "b", other), ("2", "c", {"category": [0.5, 0.1, 0.4]})]
+    for decisions in ([], [word("set", "colour", "green", photo="a")]):
+        (table,) = combine_products(
+            store_of(tmp_path / str(len(decisions)), photos), run_info(loose), ledger(*decisions)
+        )
+        one, two = table.to_pylist()
+        assert (one["category"], one["sleeve"], one["sleeve_decision"]) == ("shoes", None, "not_applicable")
+        assert "sleeve" not in " ".join(one["review_reasons"])
+        assert two["sleeve_decision"] == "review"
+
+
 def test_while_rows_are_to_come_the_decided_photo_may_be_among_them(tmp_path: Path) -> None:
     store, decided = store_of(tmp_path, [("1", "b", RED)]), ledger(word("set", "colour", "green", photo="decided"))
     for rows, colour, reasons in ((1, "red", ["colour:photo_changed"]), (2, "green", [])):
