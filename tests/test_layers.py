@@ -21,6 +21,7 @@ LAYERS = (
     {"schema"},
     {"source", "model", "ledger", "results"},
     {"final", "compare"},
+    {"overlay"},
     {"products"},
     {"tagging", "training", "review", "catalog", "demo"},
     {"cli"},
