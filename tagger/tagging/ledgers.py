@@ -18,6 +18,7 @@ class RunLedger:
 
     folder: str  # what this OUT reads from now on
     inherited: str | None = None  # the ledger inside the previous OUT, copied since that OUT may be gone one day
+    shared: bool = False  # `folder` is that of an earlier run
 
     @classmethod
     def of(cls, decisions: str | None, reuse: str | None, store: ResultStore) -> RunLedger:
@@ -37,16 +38,21 @@ class RunLedger:
         before = previous.read_run()
         folder = ledger_folder(previous, before) if before is not None else previous.default_decisions
         if own is not None and plain(ledger_folder(store, own)) != plain(store.default_decisions):
-            return cls(absolute(ledger_folder(store, own)))  # a run that goes on keeps the ledger that it began with
+            return cls(absolute(ledger_folder(store, own)), shared=True)  # as it began
         if folder == previous.default_decisions:
             return cls(store.default_decisions, None if plain(folder) == plain(store.default_decisions) else folder)
         if own is not None or plain(folder) == plain(store.default_decisions):
             return cls(store.default_decisions)
-        return cls(absolute(folder))
+        return cls(absolute(folder), shared=True)
 
     def read(self) -> Ledger:
         """All that people decided, also what was not copied yet."""
         return Ledger.read(*([self.inherited] if self.inherited is not None else []), self.folder)
+
+    def taken_over(self, decisions: str | None) -> str | None:
+        """The folder of decisions that hold here though the command names none; None where there are none."""
+        folder = self.inherited or (self.folder if self.shared else None)
+        return folder if decisions is None and folder is not None and Ledger.read(folder).ids else None
 
     def copy_inherited(self) -> None:
         """Copy what the folder lacks; files of a ledger never change, and their names hold a digest."""

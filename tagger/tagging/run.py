@@ -163,8 +163,7 @@ def _run(options: RunOptions, stop: threading.Event, progress: Progress) -> RunR
             raise IncompleteError(
                 f"{out} could not be written: {storage.reason(error)}; the same command goes on"
             ) from None
-    taken_over = None if options.decisions is not None or not ledger else run_ledger.inherited or run_ledger.folder
-    return RunReport(out, summary, inherited=taken_over if taken_over != store.default_decisions else None)
+    return RunReport(out, summary, inherited=run_ledger.taken_over(options.decisions))
 
 
 _HELD = "another run is working on {}; wait for it or choose another --out"

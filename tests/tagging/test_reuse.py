@@ -425,7 +425,7 @@ def test_a_run_that_goes_on_keeps_the_ledger_that_it_began_with(shop: Shop, infe
     moved = replace(shop.store(previous).require_run(), decisions=str(shop.folder / "shared"))
     shop.store(previous).write_run(moved)
     decide_red(shop, previous, "00002")
-    shop.run(reuse=previous)
+    assert shop.run(reuse=previous).inherited is None
     assert colour_of(shop, shop.out, "00001") == "red"
     assert {product["item_id"]: product["colour"] for product in shop.products()}["00001"] == "red"
 
