@@ -182,8 +182,7 @@ def _final(i: int, subject: Subject, scored: Sequence[_Scored], ledger: Ledger) 
     possible: dict[str, npt.NDArray[np.float64]] = {}  # P(value) where people ruled values out
     names = [of.attribute.name for of in scored]
     verdicts = {name: ledger.verdict_of_item(subject.item_id, subject.photos, name) for name in names}
-    set_by_people = [name for name, verdict in verdicts.items() if verdict is not None and verdict.action == "set"]
-    told = [of.attribute for of in scored if of.parent is not None and of.attribute.name in set_by_people]
+    told = [of.attribute for of in scored if (word := verdicts[of.attribute.name]) is not None and word.action == "set"]
     for of in scored:
         name = of.attribute.name
         verdict = verdicts[name]

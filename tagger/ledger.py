@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from tagger import storage
@@ -76,7 +77,6 @@ class Ledger:
         for order, decision in enumerate(decisions):
             if decision.decision_id not in self.ids:
                 self._add(decision, order)
-        self._photos_of_item = self._ordered_photos()
 
     @classmethod
     def read(cls, *folders: str) -> Ledger:
@@ -93,14 +93,11 @@ class Ledger:
                 raise DecisionsError(f"cannot read the ledger {folder}: {storage.reason(error)}") from None
         ledger = cls(())
         ids: dict[str, set[str]] = {folder: set() for folder in folders}
-        order = 0
-        for _, path, folder in sorted(files):
-            for decision in _read_file(path):
-                if decision.decision_id not in ids[folder]:  # in another folder it was said again, at another time
-                    ids[folder].add(decision.decision_id)
-                    ledger._add(decision, order)
-                    order += 1
-        ledger._photos_of_item = ledger._ordered_photos()
+        decisions = ((folder, decision) for _, path, folder in sorted(files) for decision in _read_file(path))
+        for order, (folder, decision) in enumerate(decisions):
+            if decision.decision_id not in ids[folder]:  # in another folder it was said again, at another time
+                ids[folder].add(decision.decision_id)
+                ledger._add(decision, order)
         return ledger
 
     def _add(self, decision: Decision, order: int) -> None:
@@ -115,7 +112,9 @@ class Ledger:
         else:
             self._words.pop(key, None)
 
-    def _ordered_photos(self) -> dict[str, tuple[str, ...]]:
+    @cached_property
+    def _photos_of_item(self) -> dict[str, tuple[str, ...]]:
+        """item_id → sha256 of its photos with words on them, the last decided one last."""
         last: dict[str, dict[str, int]] = {}
         for (item_id, _), words in self._words.items():
             of_item = last.setdefault(item_id, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -94,11 +95,13 @@ def _say_whose_decisions(out: str, wanted: str) -> None:
 
     store = ResultStore(out)
     folder = ledger_folder(store, store.require_run())
-    with contextlib.suppress(OSError):
-        if plain(folder) == plain(wanted) or not ledger_files(wanted):
-            return
+    others: Sequence[str] = ()
+    with contextlib.suppress(OSError):  # one that cannot be listed has none to tell of
+        others = ledger_files(wanted) if plain(folder) != plain(wanted) else ()
+    if others:
         click.echo(
-            f"tagger: {out} reads the decisions in {folder}; for those in {wanted} name them to export and review",
+            f"tagger: {out} reads the decisions in {folder}; for those in {wanted} give export and review "
+            f"--decisions {wanted}",
             err=True,
         )
 

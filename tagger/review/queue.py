@@ -12,7 +12,8 @@ others), by predicted value, the most uncertain first. Uncertainty is the margin
 every predicted value in turn, so that no single look-alike fills the list. The audit sample stands at the end.
 
 Parts are read one at a time. The lines wait in a temporary file while the list is put in order; memory holds a key of
-31 bytes a line, one part, and a byte for every attribute of a product with several photos.
+31 bytes a line, one part, a byte for every attribute of a product with several photos, and what is open of the items
+that people decided anything of.
 """
 
 from __future__ import annotations
@@ -244,7 +245,10 @@ def _candidates(part: _Part, name: str, products: ProductTags, audit: float) -> 
 
 
 def _as_the_product(decision: str, reasons: tuple[str, ...], said: Said) -> tuple[str, tuple[str, ...]]:
-    """(decision, reasons) of a photo's tag, which is a question where its product's is."""
+    """(decision, reasons) of a photo's tag, which is a question where its product's is.
+
+    `settled` is a doubt that the other photos of the product settle: no question, and nothing for the audit sample.
+    """
     if not said.review:
         return (decision if decision == "accepted" else "settled"), ()
     if said.disagree and DISAGREEMENT not in reasons:

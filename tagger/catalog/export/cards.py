@@ -68,11 +68,8 @@ def _review_since(store: ResultStore, info: RunInfo, ledger: Ledger) -> int:
     """How many more rows than the run counted need review since people decided; below zero: fewer."""
     if not ledger:
         return 0
-    change, decided, on_hand = (
-        0,
-        pa.array(sorted(ledger.items()), pa.string()),
-        stored_photos_on_hand(store, info, ledger),
-    )
+    change, on_hand = 0, stored_photos_on_hand(store, info, ledger)
+    decided = pa.array(sorted(ledger.items()), pa.string())
     for table in store.parts([*_COLUMNS, *_tag_columns(info)]):
         for row in table.filter(pc.is_in(table.column("item_id"), decided)).to_pylist():
             change += bool(_tags(row, info, ledger, on_hand)[1]) - bool(row["review_reasons"])
